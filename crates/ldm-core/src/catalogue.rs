@@ -1,0 +1,141 @@
+//! What may be asked for: models with their tasks, sizes and defaults, and samplers with their aliases.
+//!
+//! Capabilities flow upward: the executor reports a catalogue, every edge validates and lists from it.
+
+use crate::Task;
+
+/// All that one process offers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Catalogue {
+    /// Loaded models; the first is the default.
+    pub models: Vec<Model>,
+    /// Samplers in the order in which they are listed.
+    pub samplers: Vec<Sampler>,
+    /// Bounds on what a request may ask for, whatever the model.
+    pub bounds: Bounds,
+}
+
+/// A model that can be asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// The name that requests use.
+    pub id: String,
+    /// The family, for example `stable-diffusion-1`.
+    pub family: String,
+    /// What the model can do.
+    pub tasks: Vec<Task>,
+    /// Parameters of all its networks.
+    pub parameters: u64,
+    /// `f32`, `bf16` or `f16`.
+    pub dtype: String,
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// Picture sizes.
+    pub sizes: Sizes,
+    /// What is used when a request does not say.
+    pub defaults: Defaults,
+    /// Tokens of a prompt that the text encoder reads, without the two marks at its ends; the rest is cut off.
+    pub prompt_tokens: u32,
+}
+
+/// Picture sizes of a model, in pixels; width and height alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Least side.
+    pub min: u32,
+    /// Largest side.
+    pub max: u32,
+    /// Sides are multiples of this.
+    pub multiple: u32,
+    /// Width and height when a request does not say: what the model was trained on.
+    pub default: (u32, u32),
+}
+
+/// A model's defaults.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Defaults {
+    /// Sampler, by canonical name.
+    pub sampler: String,
+    /// The sigma schedule that goes with it; another sampler runs on its own first one.
+    pub schedule: String,
+    /// Steps.
+    pub steps: u32,
+    /// Guidance scale.
+    pub guidance: f64,
+    /// How much of the noise schedule img2img runs, in (0, 1].
+    pub strength: f64,
+}
+
+/// Bounds on what a request may ask for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    /// Steps at most.
+    pub steps: u32,
+    /// Guidance at most.
+    pub guidance: f64,
+    /// Pictures per request at most.
+    pub images: u32,
+    /// Characters of a prompt at most.
+    pub prompt_chars: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { steps: 150, guidance: 50.0, images: 8, prompt_chars: 4000 }
+    }
+}
+
+/// A sampler that can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sampler {
+    /// Canonical name, for example `dpmpp_2m`.
+    pub name: String,
+    /// The name as people write it, for example `DPM++ 2M`.
+    pub label: String,
+    /// Other spellings.
+    pub aliases: Vec<Alias>,
+    /// Order of convergence.
+    pub order: u32,
+    /// Whether fresh noise is drawn at every step.
+    pub stochastic: bool,
+    /// Whether `eta` means something to it.
+    pub takes_eta: bool,
+    /// Sigma schedules that it can run on, the default first: `default`, `karras`, `exponential`.
+    pub schedules: Vec<String>,
+}
+
+/// Another spelling of a sampler, which may also say the sigma schedule (`DPM++ 2M Karras`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// The spelling.
+    pub name: String,
+    /// The schedule that it implies, if any.
+    pub schedule: Option<String>,
+}
+
+/// Samplers are looked up without regard to case, spaces, dashes and underscores.
+fn folded(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, ' ' | '_' | '-')).flat_map(char::to_lowercase).collect()
+}
+
+impl Catalogue {
+    /// The model of that name, or the default one.
+    pub fn model(&self, id: Option<&str>) -> Option<&Model> {
+        match id {
+            Some(id) => self.models.iter().find(|model| model.id == id),
+            None => self.models.first(),
+        }
+    }
+
+    /// The sampler of that name or alias, and the sigma schedule if the alias says one.
+    pub fn sampler(&self, name: &str) -> Option<(&Sampler, Option<&str>)> {
+        let wanted = folded(name);
+        self.samplers.iter().find_map(|sampler| {
+            if folded(&sampler.name) == wanted || folded(&sampler.label) == wanted {
+                return Some((sampler, None));
+            }
+            let alias = sampler.aliases.iter().find(|alias| folded(&alias.name) == wanted)?;
+            Some((sampler, alias.schedule.as_deref()))
+        })
+    }
+}

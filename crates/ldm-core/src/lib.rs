@@ -1,0 +1,23 @@
+//! The vocabulary of the service: what is asked for, what may be asked for, what is told, what comes out.
+//!
+//! Nothing here knows HTTP or tensors, and nothing here is `Serialize`: each edge owns its wire types.
+//! A [`Draft`] holds what a client said; [`Draft::check`] turns it into a [`Request`] against the [`Catalogue`] that the
+//! executor reported, or lists *every* violation at once. Nothing after that re-checks.
+
+mod catalogue;
+mod draft;
+mod event;
+mod id;
+mod raster;
+mod request;
+pub mod task;
+mod violation;
+
+pub use catalogue::{Alias, Bounds, Catalogue, Defaults, Model, Sampler, Sizes};
+pub use draft::{Draft, MAX_SEED};
+pub use event::{Ending, Event, Failure, FailureKind, Output, Preview, Progress, Timings};
+pub use id::JobId;
+pub use raster::{Raster, RasterError};
+pub use request::Request;
+pub use task::Task;
+pub use violation::{Violation, Violations};

@@ -1,0 +1,40 @@
+//! A picture from a picture and a prompt: starts from the noised latent of the given picture (SDEdit).
+
+use crate::{Raster, Violation, Violations};
+
+/// What only img2img needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Img2Img {
+    /// The picture to start from, of any size; it is resized to the request's.
+    pub init: Raster,
+    /// How much of the schedule is run, in (0, 1]: 1 forgets the picture.
+    pub strength: f64,
+}
+
+impl Img2Img {
+    /// Checks the two fields; `None` when one of them is wrong.
+    pub(crate) fn check(init: Option<Raster>, strength: f64, steps: Option<u32>, violations: &mut Violations) -> Option<Self> {
+        if !(strength > 0.0 && strength <= 1.0) {
+            violations.push(Violation::new(
+                "strength",
+                format!("`strength` must be above 0 and at most 1, not {strength}"),
+                "above 0, at most 1",
+                strength,
+            ));
+        } else if let Some(steps) = steps
+            && f64::from(steps) * strength < 1.0
+        {
+            violations.push(Violation::new(
+                "strength",
+                format!("`strength` {strength} of {steps} steps leaves no step to run"),
+                format!("at least {}", 1.0 / f64::from(steps)),
+                strength,
+            ));
+        }
+        let Some(init) = init else {
+            violations.push(Violation::missing("init_image"));
+            return None;
+        };
+        Some(Self { init, strength })
+    }
+}

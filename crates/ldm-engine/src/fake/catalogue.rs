@@ -1,0 +1,40 @@
+//! What a fake executor offers: enough variety to test every rule that an edge reads from a catalogue.
+
+use ldm_core::{Alias, Bounds, Catalogue, Defaults, Model, Sampler, Sizes, Task};
+
+pub(super) fn example() -> Catalogue {
+    let model = Model {
+        id: "fake".to_owned(),
+        family: "fake".to_owned(),
+        tasks: Task::ALL.to_vec(),
+        parameters: 1,
+        dtype: "f32".to_owned(),
+        device: "cpu".to_owned(),
+        sizes: Sizes { min: 64, max: 1024, multiple: 8, default: (64, 64) },
+        defaults: Defaults { sampler: "dpmpp_2m".to_owned(), schedule: "default".to_owned(), steps: 20, guidance: 7.5, strength: 0.75 },
+        prompt_tokens: 75,
+    };
+    let samplers = vec![
+        sampler("ddim", "DDIM", 1, &[]),
+        sampler("euler", "Euler", 1, &[("k_euler", None), ("Euler Karras", Some("karras"))]),
+        sampler("euler_a", "Euler a", 1, &[("euler_ancestral", None), ("k_euler_ancestral", None)]),
+        sampler("heun", "Heun", 2, &[("k_heun", None)]),
+        sampler("dpmpp_2m", "DPM++ 2M", 2, &[("DPM++ 2M Karras", Some("karras")), ("dpmpp_2m_karras", Some("karras"))]),
+    ];
+    Catalogue { models: vec![model], samplers, bounds: Bounds::default() }
+}
+
+fn sampler(name: &str, label: &str, order: u32, aliases: &[(&str, Option<&str>)]) -> Sampler {
+    let alias = |&(name, schedule): &(&str, Option<&str>)| Alias { name: name.to_owned(), schedule: schedule.map(str::to_owned) };
+    // DDIM, as the one that draws on the trained timesteps alone, runs on no other schedule.
+    let schedules: &[&str] = if name == "ddim" { &["default"] } else { &["default", "karras", "exponential"] };
+    Sampler {
+        name: name.to_owned(),
+        label: label.to_owned(),
+        aliases: aliases.iter().map(alias).collect(),
+        order,
+        stochastic: name == "euler_a",
+        takes_eta: name == "ddim",
+        schedules: schedules.iter().map(|&schedule| schedule.to_owned()).collect(),
+    }
+}

@@ -1,0 +1,135 @@
+//! One record per request: its id, its jobs, how it was answered. Whoever lets go of it last has it written.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use ldm_core::JobId;
+use tracing::Instrument;
+
+use crate::error::ApiError;
+use crate::{App, Metrics, request_id};
+
+/// What stands for an answer that the client did not wait for, as in nginx.
+const CLIENT_GONE: u16 = 499;
+/// The header that names the jobs.
+const JOB_HEADER: HeaderName = HeaderName::from_static("x-job-id");
+
+/// A handle to the record. An event stream holds one, so that the record covers the whole stream.
+#[derive(Clone)]
+pub(crate) struct Access(Arc<Record>);
+
+struct Record {
+    request_id: String,
+    method: Method,
+    route: String,
+    started: Instant,
+    metrics: Arc<Metrics>,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    status: Option<StatusCode>,
+    jobs: Vec<JobId>,
+}
+
+impl Access {
+    fn begin(request: &Request, metrics: Arc<Metrics>) -> Self {
+        let matched = request.extensions().get::<MatchedPath>();
+        Self(Arc::new(Record {
+            request_id: request_id::of(request.headers()),
+            method: request.method().clone(),
+            route: matched.map_or("unmatched", MatchedPath::as_str).to_owned(),
+            started: Instant::now(),
+            metrics,
+            told: Mutex::default(),
+        }))
+    }
+
+    /// The request's id.
+    pub(crate) fn request_id(&self) -> &str {
+        &self.0.request_id
+    }
+
+    /// When the request came.
+    pub(crate) fn started(&self) -> Instant {
+        self.0.started
+    }
+
+    /// These jobs came out of it.
+    pub(crate) fn jobs(&self, jobs: impl IntoIterator<Item = JobId>) {
+        self.tell(|told| told.jobs = jobs.into_iter().collect());
+    }
+
+    fn tell<T>(&self, tell: impl FnOnce(&mut Told) -> T) -> T {
+        tell(&mut self.0.told.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The answer with the headers that every answer has, and with its error written out.
+    fn finish(&self, mut response: Response) -> Response {
+        let jobs = self.tell(|told| {
+            told.status = Some(response.status());
+            names(&told.jobs)
+        });
+        if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+            // A struct of strings always becomes JSON.
+            let body = serde_json::to_vec(&error.body(self.request_id())).unwrap_or_default();
+            *response.body_mut() = Body::from(body);
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        for (name, value) in [(request_id::HEADER, self.request_id()), (JOB_HEADER, jobs.as_str())] {
+            if let Ok(value) = HeaderValue::from_str(value)
+                && !value.is_empty()
+            {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
+    }
+}
+
+fn names(jobs: &[JobId]) -> String {
+    jobs.iter().map(JobId::to_string).collect::<Vec<_>>().join(",")
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let told = self.told.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let status = told.status.map_or(CLIENT_GONE, |status| status.as_u16());
+        let took = self.started.elapsed();
+        self.metrics.answered(&self.route, status, took);
+        tracing::info!(
+            method = %self.method,
+            route = self.route,
+            status,
+            duration_ms = took.as_millis() as u64,
+            request_id = self.request_id,
+            jobs = names(&told.jobs),
+            "request"
+        );
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Access {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get::<Access>().cloned().ok_or_else(ApiError::internal)
+    }
+}
+
+/// Keeps the record of a request.
+pub(crate) async fn track(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let access = Access::begin(&request, Arc::clone(&app.metrics));
+    let span = tracing::info_span!("request", request_id = access.request_id());
+    request.extensions_mut().insert(access.clone());
+    let response = next.run(request).instrument(span).await;
+    access.finish(response)
+}

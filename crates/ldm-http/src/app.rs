@@ -1,0 +1,237 @@
+//! What handlers share, the routes with their layers, and the server's life.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use ldm_core::Catalogue;
+use ldm_engine::{Readiness, Service};
+use tokio::net::TcpListener;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::codec::Codec;
+use crate::error::ApiError;
+use crate::{Metrics, access, dialects, error, ops};
+
+/// After the engine has drained, answers that are still being written have this long to reach their clients.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// What the edge takes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Bytes of a request's body at most.
+    pub body_bytes: usize,
+    /// Pixels of a picture in a request at most.
+    pub pixels: u64,
+    /// Pictures that are encoded or decoded at once, at least 1.
+    pub encoders: usize,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        let encoders = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { body_bytes: 16 << 20, pixels: 16 << 20, encoders }
+    }
+}
+
+/// An origin that no browser sends.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no origin; write it like https://example.org, or *")]
+pub struct InvalidOrigin(String);
+
+/// What handlers share; a cheap handle.
+#[derive(Clone)]
+pub struct App {
+    pub(crate) service: Service,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: HttpLimits,
+    pub(crate) codec: Codec,
+    origins: Vec<HeaderValue>,
+}
+
+impl App {
+    /// An app with default limits that no browser page of another origin may call.
+    ///
+    /// `metrics` should be the monitor that `service` was started with.
+    pub fn new(service: Service, metrics: Arc<Metrics>) -> Self {
+        let limits = HttpLimits::default();
+        let codec = Codec::new(&limits, Arc::clone(&metrics));
+        Self { service, metrics, limits, codec, origins: Vec::new() }
+    }
+
+    /// With other limits.
+    pub fn limits(mut self, limits: HttpLimits) -> Self {
+        self.codec = Codec::new(&limits, Arc::clone(&self.metrics));
+        self.limits = limits;
+        self
+    }
+
+    /// Lets browser pages of these origins call the service; `*` lets every page.
+    pub fn origins<S: AsRef<str>>(mut self, origins: impl IntoIterator<Item = S>) -> Result<Self, InvalidOrigin> {
+        let parse = |origin: S| {
+            let origin = origin.as_ref();
+            let written = origin == "*" || (origin.contains("://") && !origin.ends_with('/'));
+            HeaderValue::from_str(origin).ok().filter(|_| written).ok_or_else(|| InvalidOrigin(origin.to_owned()))
+        };
+        self.origins = origins.into_iter().map(parse).collect::<Result<_, _>>()?;
+        Ok(self)
+    }
+
+    /// What may be asked for, if it is known yet.
+    pub(crate) fn catalogue(&self) -> Result<Arc<Catalogue>, ApiError> {
+        self.service.catalogue().ok_or_else(|| ApiError::unready(&self.service.readiness()))
+    }
+
+    /// What may be asked for, if jobs are taken now.
+    pub(crate) fn open(&self) -> Result<Arc<Catalogue>, ApiError> {
+        match self.service.readiness() {
+            Readiness::Ready => self.catalogue(),
+            unready => Err(ApiError::unready(&unready)),
+        }
+    }
+}
+
+/// All routes.
+pub fn app(state: App) -> Router {
+    let routes = Router::new()
+        .route("/livez", get(ops::livez))
+        .route("/readyz", get(ops::readyz))
+        .route("/metrics", get(ops::metrics))
+        .merge(dialects::routes());
+    layered(routes, state)
+}
+
+/// `routes` with what every answer goes through: from the inside out the body limit, the unwinding of panics, the access
+/// record (which writes errors in their one shape), CORS.
+pub(crate) fn layered(routes: Router<App>, state: App) -> Router {
+    let routes = routes
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(DefaultBodyLimit::max(state.limits.body_bytes))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(from_fn_with_state(state.clone(), access::track));
+    match cors(&state.origins) {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    }
+    .with_state(state)
+}
+
+fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let any = origins.iter().any(|origin| origin == "*");
+    let origins = if any { AllowOrigin::any() } else { AllowOrigin::list(origins.iter().cloned()) };
+    let names = ["x-request-id", "x-job-id", "x-seed"].map(HeaderName::from_static);
+    Some(
+        CorsLayer::new()
+            .allow_origin(origins)
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers([header::CONTENT_TYPE, header::ACCEPT, names[0].clone()])
+            .expose_headers(names.into_iter().chain([header::RETRY_AFTER]).collect::<Vec<_>>()),
+    )
+}
+
+/// Serves until `stop` is done, then lets the engine drain for `grace` and the answers go out.
+///
+/// While the engine drains, new connections are still taken, so that `/readyz` can say so and new jobs hear `503`; open
+/// streams and calls end with their jobs.
+pub async fn serve(listener: TcpListener, state: App, stop: impl Future<Output = ()>, grace: Duration) -> std::io::Result<()> {
+    let service = state.service.clone();
+    let (close, closing) = tokio::sync::oneshot::channel::<()>();
+    let closed = async move {
+        // An error means that the server is being dropped, which is just as well.
+        let _ = closing.await;
+    };
+    let server = axum::serve(listener, app(state)).with_graceful_shutdown(closed).into_future();
+    let shutdown = async move {
+        stop.await;
+        tracing::info!(grace_s = grace.as_secs(), "draining");
+        service.drain(grace).await;
+        let _ = close.send(());
+        tokio::time::sleep(LINGER).await;
+        tracing::warn!("connections are still open; closing them");
+    };
+    tokio::select! {
+        ended = server => ended,
+        () = shutdown => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use axum::routing::get as get_route;
+    use ldm_engine::Limits;
+    use ldm_engine::fake::FakeOptions;
+
+    use super::{InvalidOrigin, Router, app, header, layered};
+    use crate::testing::{get, post, ready, send, started};
+
+    #[tokio::test]
+    async fn errors_have_one_shape_and_the_requests_id() {
+        let router = app(ready().await.0);
+        let request = Request::get("/nowhere").header("x-request-id", "mine-1").body(Body::empty()).unwrap();
+        let lost = send(&router, request).await;
+        assert_eq!((lost.status.as_u16(), lost.code().as_str()), (404, "not_found"));
+        assert_eq!(lost.json()["error"]["request_id"], "mine-1");
+        assert_eq!((lost.header("x-request-id"), lost.header("content-type")), ("mine-1", "application/json"));
+
+        let wrong = get(&router, "/v1/txt2img").await;
+        assert_eq!((wrong.status.as_u16(), wrong.code().as_str()), (405, "method_not_allowed"));
+        assert_eq!((wrong.header("allow"), wrong.header("x-request-id").len()), ("POST", 36));
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_handler_is_a_500() {
+        async fn broken() {
+            panic!("on purpose");
+        }
+        let router = layered(Router::new().route("/broken", get_route(broken)), ready().await.0);
+        let answer = get(&router, "/broken").await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (500, "internal"));
+        assert!(answer.headers.contains_key("x-request-id"));
+    }
+
+    #[tokio::test]
+    async fn what_loads_is_alive_and_not_ready() {
+        let options = FakeOptions { load_failure: Some("no weights".to_owned()), ..FakeOptions::default() };
+        let (failed, _) = started(Limits::default(), options);
+        failed.service.wait_ready().await.unwrap_err();
+        let router = app(failed);
+        assert_eq!(get(&router, "/livez").await.status, 200);
+        for path in ["/readyz", "/v1/models", "/v1/samplers"] {
+            let answer = get(&router, path).await;
+            assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "failed"), "{path}");
+            assert!(answer.headers.contains_key(header::RETRY_AFTER));
+        }
+        let refused = post(&router, "/v1/txt2img", "{}").await;
+        assert_eq!((refused.status.as_u16(), refused.code().as_str()), (503, "failed"));
+        let text = String::from_utf8(get(&router, "/metrics").await.body).unwrap();
+        assert!(text.contains(r#"latentd_rejected_total{reason="failed"} 1"#), "{text}");
+    }
+
+    #[tokio::test]
+    async fn pages_of_listed_origins_may_call() {
+        let ask = async |router: &Router| {
+            let request = Request::get("/livez").header(header::ORIGIN, "https://a.example").body(Body::empty()).unwrap();
+            send(router, request).await.headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN).cloned()
+        };
+        let (state, _) = ready().await;
+        assert_eq!(ask(&app(state.clone())).await, None);
+        assert_eq!(ask(&app(state.clone().origins(["https://b.example"]).unwrap())).await, None);
+        assert_eq!(ask(&app(state.clone().origins(["https://a.example"]).unwrap())).await.unwrap(), "https://a.example");
+        assert_eq!(ask(&app(state.clone().origins(["*"]).unwrap())).await.unwrap(), "*");
+        for bad in ["a.example", "https://a.example/", "https://a\n"] {
+            assert_eq!(state.clone().origins([bad]).err(), Some(InvalidOrigin(bad.to_owned())));
+        }
+    }
+}

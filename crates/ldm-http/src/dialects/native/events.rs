@@ -1,0 +1,95 @@
+//! The dialect's event stream: `queued`, `progress`, `preview`, and at the end one `result` or one `error`.
+
+use std::collections::VecDeque;
+
+use axum::response::Response;
+use axum::response::sse::Event as Sent;
+use futures_util::{StreamExt, stream};
+use ldm_core::{Event, Progress};
+use ldm_engine::Ticket;
+use serde::Serialize;
+
+use super::answer::Press;
+use super::wire;
+use crate::codec::{Encoding, Format, base64};
+use crate::error::ApiError;
+use crate::sse::{self, Events};
+
+/// Previews are looked at once.
+const PREVIEW: Encoding = Encoding { format: Format::Jpeg, quality: 80 };
+
+/// The stream of one order. Dropping it drops the tickets.
+struct Watch {
+    /// `None` when the last event has been made.
+    jobs: Option<(Events, Press)>,
+    pictures: Vec<Option<wire::Picture>>,
+    /// The step of the newest preview sent, per picture.
+    previewed: Vec<u32>,
+    /// Events made and not yet sent.
+    ready: VecDeque<Sent>,
+}
+
+/// The response that streams an order's events.
+pub(super) fn response(press: Press, tickets: Vec<Ticket>) -> Response {
+    let watch = Watch {
+        pictures: tickets.iter().map(|_| None).collect(),
+        previewed: vec![0; tickets.len()],
+        jobs: Some((sse::merged(tickets), press)),
+        ready: VecDeque::new(),
+    };
+    sse::response(stream::unfold(watch, |mut watch| async move { watch.next().await.map(|sent| (sent, watch)) }))
+}
+
+impl Watch {
+    async fn next(&mut self) -> Option<Sent> {
+        while self.ready.is_empty() {
+            let (mut events, press) = self.jobs.take()?;
+            match self.hear(&mut events, &press).await {
+                Ok(()) if self.pictures.iter().any(Option::is_none) => self.jobs = Some((events, press)),
+                Ok(()) => {
+                    let pictures = self.pictures.drain(..).flatten().collect();
+                    self.ready.push_back(event("result", &press.bound(pictures)));
+                }
+                Err(error) => self.ready.push_back(event("error", &error.body(press.access.request_id()))),
+            }
+        }
+        self.ready.pop_front()
+    }
+
+    /// Takes in one event.
+    async fn hear(&mut self, events: &mut Events, press: &Press) -> Result<(), ApiError> {
+        // Every job tells its ending, so the stream does not end before the pictures are there.
+        match events.next().await.ok_or_else(ApiError::internal)? {
+            (image, Event::Progress(progress)) => self.progress(image, progress, press).await?,
+            (image, Event::Ended(ending)) => self.pictures[image] = Some(press.picture(image, ending).await?),
+        }
+        Ok(())
+    }
+
+    async fn progress(&mut self, image: usize, progress: Progress, press: &Press) -> Result<(), ApiError> {
+        let stage = |stage| event("progress", &wire::Progress { image, stage, step: None, steps: None });
+        match progress {
+            Progress::Queued { position } => self.ready.push_back(event("queued", &wire::Queued { image, position })),
+            Progress::Preparing => self.ready.push_back(stage("prepare")),
+            Progress::Decoding => self.ready.push_back(stage("decode")),
+            Progress::Step { step, steps, preview } => {
+                let done = wire::Progress { image, stage: "step", step: Some(step), steps: Some(steps) };
+                self.ready.push_back(event("progress", &done));
+                // The newest preview comes along with every later step.
+                if let Some(preview) = preview.filter(|preview| preview.step > self.previewed[image]) {
+                    self.previewed[image] = preview.step;
+                    let (width, height) = (preview.image.width(), preview.image.height());
+                    let (b64, _) = press.app.codec.encode(preview.image, PREVIEW, None, base64).await?;
+                    let shown = wire::Preview { image, step: preview.step, b64, mime: PREVIEW.format.mime(), width, height };
+                    self.ready.push_back(event("preview", &shown));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn event(name: &str, data: &impl Serialize) -> Sent {
+    // A struct of strings and numbers always becomes JSON.
+    Sent::default().event(name).json_data(data).unwrap_or_default()
+}

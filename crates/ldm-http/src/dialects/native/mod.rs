@@ -1,0 +1,25 @@
+//! latentd's own dialect: every field by the name that the rest of the code has for it.
+
+mod answer;
+mod catalogue;
+mod events;
+mod img2img;
+mod order;
+#[cfg(test)]
+mod tests;
+mod txt2img;
+mod wire;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use crate::App;
+
+/// The dialect's routes.
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/txt2img", post(txt2img::txt2img))
+        .route("/v1/img2img", post(img2img::img2img))
+        .route("/v1/models", get(catalogue::models))
+        .route("/v1/samplers", get(catalogue::samplers))
+}

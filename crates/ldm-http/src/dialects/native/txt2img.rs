@@ -1,0 +1,17 @@
+//! `POST /v1/txt2img`: a picture from a prompt.
+
+use axum::extract::State;
+use axum::response::Response;
+use ldm_core::Task;
+
+use super::answer;
+use super::order::{Body, Order};
+use crate::App;
+use crate::access::Access;
+use crate::error::ApiError;
+use crate::negotiate::Form;
+
+pub(super) async fn txt2img(State(app): State<App>, access: Access, form: Form, body: Body) -> Result<Response, ApiError> {
+    let order = Order::read(&app, Task::Txt2Img, form, body).await?;
+    answer::answer(app, access, form, order).await
+}

@@ -1,0 +1,256 @@
+//! What the dialect's answers look like as JSON.
+
+use std::time::Duration;
+
+use ldm_core::task::Work;
+use ldm_core::{Catalogue, Request, Timings};
+use serde::Serialize;
+
+use crate::codec::{Encoding, Format};
+
+/// The answer to a request for pictures.
+#[derive(Serialize)]
+pub(super) struct Answer {
+    /// The jobs, one per picture.
+    pub(super) ids: Vec<String>,
+    pub(super) model: String,
+    pub(super) images: Vec<Picture>,
+    pub(super) parameters: Parameters,
+    /// From the request's arrival to this answer.
+    pub(super) total_ms: f64,
+}
+
+/// One picture.
+#[derive(Serialize)]
+pub(super) struct Picture {
+    pub(super) id: String,
+    pub(super) b64: String,
+    pub(super) mime: &'static str,
+    pub(super) seed: u64,
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) timings: PictureTimings,
+}
+
+/// Where a picture's time went.
+#[derive(Serialize)]
+pub(super) struct PictureTimings {
+    queued_ms: f64,
+    prepare_ms: f64,
+    steps_ms: f64,
+    decode_ms: f64,
+    encode_ms: f64,
+}
+
+impl PictureTimings {
+    pub(super) fn of(timings: Timings, encode: Duration) -> Self {
+        Self {
+            queued_ms: ms(timings.queued),
+            prepare_ms: ms(timings.prepare),
+            steps_ms: ms(timings.steps),
+            decode_ms: ms(timings.decode),
+            encode_ms: ms(encode),
+        }
+    }
+}
+
+/// Milliseconds, to the microsecond.
+pub(super) fn ms(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1000.0
+}
+
+/// What made the pictures, spelled as requests are: posted back it makes them again. An init image is not repeated.
+#[derive(Serialize)]
+pub(super) struct Parameters {
+    pub(super) model: String,
+    prompt: String,
+    negative_prompt: String,
+    width: u32,
+    height: u32,
+    steps: u32,
+    sampler: String,
+    schedule: String,
+    guidance: f64,
+    eta: f64,
+    seed: u64,
+    images: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preview_every: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strength: Option<f64>,
+    format: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quality: Option<u8>,
+}
+
+impl Parameters {
+    /// Of the first of `images` requests.
+    pub(super) fn of(request: &Request, images: usize, encoding: Encoding) -> Self {
+        Self {
+            model: request.model.clone(),
+            prompt: request.prompt.clone(),
+            negative_prompt: request.negative_prompt.clone(),
+            width: request.width,
+            height: request.height,
+            steps: request.steps,
+            sampler: request.sampler.clone(),
+            schedule: request.schedule.clone(),
+            guidance: request.guidance,
+            eta: request.eta,
+            seed: request.seed,
+            images,
+            preview_every: request.preview_every,
+            strength: match &request.work {
+                Work::Img2Img(work) => Some(work.strength),
+                _ => None,
+            },
+            format: encoding.format.name(),
+            quality: (encoding.format == Format::Jpeg).then_some(encoding.quality),
+        }
+    }
+}
+
+/// Event `queued`.
+#[derive(Serialize)]
+pub(super) struct Queued {
+    pub(super) image: usize,
+    /// Jobs that start before it.
+    pub(super) position: usize,
+}
+
+/// Event `progress`.
+#[derive(Serialize)]
+pub(super) struct Progress {
+    pub(super) image: usize,
+    /// `prepare`, `step` or `decode`.
+    pub(super) stage: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) step: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) steps: Option<u32>,
+}
+
+/// Event `preview`.
+#[derive(Serialize)]
+pub(super) struct Preview {
+    pub(super) image: usize,
+    pub(super) step: u32,
+    pub(super) b64: String,
+    pub(super) mime: &'static str,
+    pub(super) width: u32,
+    pub(super) height: u32,
+}
+
+/// The answer of `GET /v1/models`.
+#[derive(Serialize)]
+pub(super) struct Models {
+    models: Vec<Model>,
+    bounds: Bounds,
+}
+
+#[derive(Serialize)]
+struct Model {
+    id: String,
+    default: bool,
+    family: String,
+    tasks: Vec<&'static str>,
+    parameters: u64,
+    dtype: String,
+    device: String,
+    sizes: Sizes,
+    defaults: Defaults,
+    prompt_tokens: u32,
+}
+
+#[derive(Serialize)]
+struct Sizes {
+    min: u32,
+    max: u32,
+    multiple: u32,
+}
+
+#[derive(Serialize)]
+struct Defaults {
+    width: u32,
+    height: u32,
+    sampler: String,
+    steps: u32,
+    guidance: f64,
+    strength: f64,
+}
+
+#[derive(Serialize)]
+struct Bounds {
+    steps: u32,
+    guidance: f64,
+    images: u32,
+    prompt_chars: u32,
+}
+
+impl Models {
+    pub(super) fn of(catalogue: &Catalogue) -> Self {
+        let model = |(i, model): (usize, &ldm_core::Model)| Model {
+            id: model.id.clone(),
+            default: i == 0,
+            family: model.family.clone(),
+            tasks: model.tasks.iter().map(|task| task.name()).collect(),
+            parameters: model.parameters,
+            dtype: model.dtype.clone(),
+            device: model.device.clone(),
+            sizes: Sizes { min: model.sizes.min, max: model.sizes.max, multiple: model.sizes.multiple },
+            defaults: Defaults {
+                width: model.sizes.default.0,
+                height: model.sizes.default.1,
+                sampler: model.defaults.sampler.clone(),
+                steps: model.defaults.steps,
+                guidance: model.defaults.guidance,
+                strength: model.defaults.strength,
+            },
+            prompt_tokens: model.prompt_tokens,
+        };
+        let ldm_core::Bounds { steps, guidance, images, prompt_chars } = catalogue.bounds;
+        Self {
+            models: catalogue.models.iter().enumerate().map(model).collect(),
+            bounds: Bounds { steps, guidance, images, prompt_chars },
+        }
+    }
+}
+
+/// The answer of `GET /v1/samplers`.
+#[derive(Serialize)]
+pub(super) struct Samplers {
+    samplers: Vec<Sampler>,
+}
+
+#[derive(Serialize)]
+struct Sampler {
+    name: String,
+    label: String,
+    aliases: Vec<Alias>,
+    order: u32,
+    stochastic: bool,
+    takes_eta: bool,
+    schedules: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Alias {
+    name: String,
+    schedule: Option<String>,
+}
+
+impl Samplers {
+    pub(super) fn of(catalogue: &Catalogue) -> Self {
+        let alias = |alias: &ldm_core::Alias| Alias { name: alias.name.clone(), schedule: alias.schedule.clone() };
+        let sampler = |sampler: &ldm_core::Sampler| Sampler {
+            name: sampler.name.clone(),
+            label: sampler.label.clone(),
+            aliases: sampler.aliases.iter().map(alias).collect(),
+            order: sampler.order,
+            stochastic: sampler.stochastic,
+            takes_eta: sampler.takes_eta,
+            schedules: sampler.schedules.clone(),
+        };
+        Self { samplers: catalogue.samplers.iter().map(sampler).collect() }
+    }
+}

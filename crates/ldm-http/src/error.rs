@@ -1,0 +1,177 @@
+//! The one shape in which anything that went wrong leaves the service.
+
+use std::any::Any;
+use std::time::Duration;
+
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use ldm_core::{Ending, Failure, FailureKind, Violation, Violations};
+use ldm_engine::{Readiness, Refused};
+use serde::Serialize;
+
+/// Loading models takes about this long, as far as clients are concerned.
+const LOADING: Duration = Duration::from_secs(5);
+/// Another process should have taken over by then.
+const ELSEWHERE: Duration = Duration::from_secs(10);
+
+/// What went wrong. The access record, which knows the request's id, writes the body.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    /// A word on which programs choose.
+    pub(crate) code: &'static str,
+    /// A sentence for a person.
+    pub(crate) message: String,
+    pub(crate) violations: Vec<Violation>,
+    pub(crate) retry_after: Option<Duration>,
+    /// A device has worked on it, so that clients shall not try again by themselves.
+    pub(crate) worked: bool,
+}
+
+/// The body: `{"error": {...}}`.
+#[derive(Serialize)]
+pub(crate) struct Body<'a> {
+    error: Inner<'a>,
+}
+
+#[derive(Serialize)]
+struct Inner<'a> {
+    code: &'a str,
+    message: &'a str,
+    request_id: &'a str,
+    violations: Vec<WireViolation<'a>>,
+}
+
+#[derive(Serialize)]
+struct WireViolation<'a> {
+    field: &'a str,
+    message: &'a str,
+    limit: Option<&'a str>,
+    value: Option<&'a str>,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), violations: Vec::new(), retry_after: None, worked: false }
+    }
+
+    fn later(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// Jobs are not taken now.
+    pub(crate) fn unready(readiness: &Readiness) -> Self {
+        let (code, message, after) = match readiness {
+            Readiness::Loading => ("loading", "the models are being loaded".to_owned(), LOADING),
+            Readiness::WarmingUp => ("warming_up", "a first picture is being made".to_owned(), LOADING),
+            Readiness::Draining => ("draining", "the service is shutting down".to_owned(), ELSEWHERE),
+            Readiness::Failed(reason) => ("failed", format!("the device is out of service: {reason}"), ELSEWHERE),
+            Readiness::Ready => ("loading", "the catalogue is not known yet".to_owned(), LOADING),
+        };
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).later(after)
+    }
+
+    /// All places are taken.
+    pub(crate) fn full(limit: usize, retry_after: Duration) -> Self {
+        let message = format!("all {limit} places are taken");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message).later(retry_after)
+    }
+
+    /// Something broke that should not.
+    pub(crate) fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something broke here; the log says more")
+    }
+
+    /// The body for the request of that id.
+    pub(crate) fn body<'a>(&'a self, request_id: &'a str) -> Body<'a> {
+        let violations = self.violations.iter().map(|violation| WireViolation {
+            field: &violation.field,
+            message: &violation.message,
+            limit: violation.limit.as_deref(),
+            value: violation.value.as_deref(),
+        });
+        Body { error: Inner { code: self.code, message: &self.message, request_id, violations: violations.collect() } }
+    }
+}
+
+impl From<Violations> for ApiError {
+    fn from(violations: Violations) -> Self {
+        let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", violations.to_string());
+        error.violations = violations.0;
+        error
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        let message = refused.to_string();
+        match refused {
+            Refused::NotReady => Self::unready(&Readiness::Loading),
+            Refused::Draining => Self::unready(&Readiness::Draining),
+            Refused::Failed(reason) => Self::unready(&Readiness::Failed(reason)),
+            Refused::Full { limit, retry_after } => Self::full(limit, retry_after),
+            Refused::TooMany { asked, limit } => {
+                Violations(vec![Violation::new("images", message, format!("1..={limit}"), asked)]).into()
+            }
+            Refused::Unsupported(failure) => failure.into(),
+        }
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        let code = failure.kind.name();
+        match failure.kind {
+            FailureKind::Unsupported => Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, failure.message),
+            FailureKind::ShuttingDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, failure.message).later(ELSEWHERE),
+            FailureKind::NotFinite | FailureKind::OutOfMemory | FailureKind::Panicked | FailureKind::Device => {
+                Self { worked: true, ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, failure.message) }
+            }
+        }
+    }
+}
+
+/// The picture of a job that ended well.
+pub(crate) fn finished(ending: Ending) -> Result<ldm_core::Output, ApiError> {
+    match ending {
+        Ending::Finished(output) => Ok(output),
+        Ending::Failed(failure) => Err(failure.into()),
+        Ending::Cancelled => {
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "cancelled", "the job was cancelled").later(ELSEWHERE))
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        if let Some(after) = self.retry_after {
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        if self.worked {
+            let never = HeaderValue::from_static("false");
+            response.headers_mut().insert(HeaderName::from_static("x-should-retry"), never);
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// No such path.
+pub(crate) async fn not_found() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
+}
+
+/// No such method; axum adds `Allow`.
+pub(crate) async fn method_not_allowed() -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method; see `Allow`")
+}
+
+/// A handler panicked.
+pub(crate) fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
+    let said = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied());
+    tracing::error!(panic = said.unwrap_or("not a text"), "a handler panicked");
+    ApiError::internal().into_response()
+}

@@ -1,0 +1,79 @@
+//! What the crate's tests share: an app in front of a fake device, and a way to ask it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode, header};
+use ldm_engine::fake::{FakeControl, FakeExecutor, FakeOptions};
+use ldm_engine::{Limits, Service};
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::{App, HttpLimits, Metrics};
+
+/// An app that is ready, with small limits.
+pub(crate) async fn ready() -> (App, Arc<FakeControl>) {
+    let (app, control) = started(Limits { queue: 4, running: 4 }, FakeOptions::default());
+    app.service.wait_ready().await.unwrap();
+    control.clear();
+    (app, control)
+}
+
+/// An app that may still be loading.
+pub(crate) fn started(limits: Limits, options: FakeOptions) -> (App, Arc<FakeControl>) {
+    let metrics = Arc::new(Metrics::new());
+    let executor = FakeExecutor::new(options);
+    let control = executor.control();
+    let service = Service::start(limits, Arc::clone(&metrics) as _, executor.loader());
+    let limits = HttpLimits { body_bytes: 64 << 10, pixels: 256 * 256, encoders: 2 };
+    (App::new(service, metrics).limits(limits), control)
+}
+
+/// An answer, read to its end.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// A header, empty when absent.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The error's code.
+    pub(crate) fn code(&self) -> String {
+        self.json()["error"]["code"].as_str().expect("an error").to_owned()
+    }
+
+    /// The fields that the error names.
+    pub(crate) fn fields(&self) -> Vec<String> {
+        let json = self.json();
+        let violations = json["error"]["violations"].as_array().expect("an error");
+        violations.iter().map(|violation| violation["field"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// Asks once.
+pub(crate) async fn send(router: &Router, request: Request<Body>) -> Answer {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    Answer { status: parts.status, headers: parts.headers, body: to_bytes(body, usize::MAX).await.unwrap().to_vec() }
+}
+
+/// `GET path`.
+pub(crate) async fn get(router: &Router, path: &str) -> Answer {
+    send(router, Request::get(path).body(Body::empty()).unwrap()).await
+}
+
+/// `POST path` with a body that says it is JSON.
+pub(crate) async fn post(router: &Router, path: &str, body: impl Into<Body>) -> Answer {
+    let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+    send(router, request.body(body.into()).unwrap()).await
+}

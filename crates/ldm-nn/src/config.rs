@@ -1,0 +1,47 @@
+//! Reading a module's `config.json`, as diffusers and transformers write them.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+/// A configuration file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{path}: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A setting has a value that this network does not have.
+    #[error("`{key}` = {value} is not supported: {why}")]
+    Unsupported {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is supported.
+        why: &'static str,
+    },
+}
+
+impl ConfigError {
+    pub(crate) fn unsupported(key: &'static str, value: impl std::fmt::Debug, why: &'static str) -> Self {
+        Self::Unsupported { key, value: format!("{value:?}"), why }
+    }
+}
+
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let text = std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    serde_json::from_slice(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+}

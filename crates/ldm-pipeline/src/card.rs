@@ -1,0 +1,45 @@
+//! The card of a model, `card.toml` beside `model_index.json`: defaults and sizes that its own files cannot say.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::families::ModelError;
+
+/// What a card may say; everything is optional.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Card {
+    pub(crate) defaults: Defaults,
+    pub(crate) sizes: Sizes,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Defaults {
+    pub(crate) sampler: Option<String>,
+    pub(crate) steps: Option<u32>,
+    pub(crate) guidance: Option<f64>,
+    pub(crate) strength: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Sizes {
+    pub(crate) default: Option<(u32, u32)>,
+    pub(crate) min: Option<u32>,
+    pub(crate) max: Option<u32>,
+    pub(crate) multiple: Option<u32>,
+}
+
+impl Card {
+    /// Reads the card of a model's directory; an empty one if there is none.
+    pub(crate) fn read(dir: &Path) -> Result<Self, ModelError> {
+        let path = dir.join("card.toml");
+        if !path.is_file() {
+            return Ok(Self::default());
+        }
+        let text = std::fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+        toml::from_str(&text).map_err(|error| ModelError::Invalid { path, message: error.to_string() })
+    }
+}

@@ -1,0 +1,154 @@
+//! How models are loaded: device, dtype, bounds.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use tch::Kind;
+
+/// A word that names no device or dtype.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} must be {allowed}, not {value:?}")]
+pub struct ParseError {
+    what: &'static str,
+    allowed: &'static str,
+    value: String,
+}
+
+/// Where models live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// A CUDA device, by number.
+    Cuda(usize),
+}
+
+impl Device {
+    pub(crate) fn tch(self) -> tch::Device {
+        match self {
+            Self::Cpu => tch::Device::Cpu,
+            Self::Cuda(index) => tch::Device::Cuda(index),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let index = |text: &str| text.strip_prefix("cuda:").and_then(|index| index.parse().ok());
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => index(text).map(Self::Cuda).ok_or_else(|| ParseError {
+                what: "device",
+                allowed: "cpu or cuda:N",
+                value: text.to_owned(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+/// The number format of parameters and activations; latents are float32 whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dtype {
+    /// float32.
+    #[default]
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// float16.
+    F16,
+}
+
+impl Dtype {
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+            Self::F16 => Kind::Half,
+        }
+    }
+
+    /// The word of a libtorch dtype.
+    pub(crate) fn name_of(kind: Kind) -> &'static str {
+        match kind {
+            Kind::BFloat16 => "bf16",
+            Kind::Half => "f16",
+            Kind::Float => "f32",
+            _ => "other",
+        }
+    }
+}
+
+impl FromStr for Dtype {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        match text {
+            "f32" | "fp32" | "float32" => Ok(Self::F32),
+            "bf16" | "bfloat16" => Ok(Self::Bf16),
+            "f16" | "fp16" | "float16" => Ok(Self::F16),
+            _ => Err(ParseError { what: "dtype", allowed: "f32, bf16 or f16", value: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::name_of(self.kind()))
+    }
+}
+
+/// How models are loaded.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Where they live.
+    pub device: Device,
+    /// Their number format.
+    pub dtype: Dtype,
+    /// Rows that one network call may hold.
+    pub row_cap: u32,
+    /// Largest side of a picture, pixels; `None` takes the model's own.
+    pub max_side: Option<u32>,
+    /// Threads of a CPU device; `None` leaves the choice to libtorch.
+    pub threads: Option<usize>,
+    /// Encoded prompts that are kept.
+    pub cache: usize,
+    /// Bounds on what a request may ask for.
+    pub bounds: ldm_core::Bounds,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            device: Device::Cpu,
+            dtype: Dtype::F32,
+            row_cap: 16,
+            max_side: None,
+            threads: None,
+            cache: 256,
+            bounds: ldm_core::Bounds::default(),
+        }
+    }
+}
+
+/// A model to load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelSource {
+    /// The name that requests use.
+    pub id: String,
+    /// A diffusers directory.
+    pub dir: PathBuf,
+}

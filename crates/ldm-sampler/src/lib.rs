@@ -1,0 +1,24 @@
+//! Noise schedules, timestep spacings and every sampler as a [`Plan`]: pure `f64`, no tensors, no services.
+//!
+//! A sampler is a function from a schedule to a plan of scalar coefficients ([`plan()`]); whoever owns tensors
+//! executes the plan. Numbers equal diffusers' schedulers (0.42.1) as its Stable Diffusion pipelines drive them.
+
+mod error;
+mod form;
+mod noise;
+mod plan;
+mod registry;
+mod samplers;
+mod schedule;
+mod sigmas;
+mod spacing;
+mod spec;
+
+pub use error::PlanError;
+pub use noise::NoiseSource;
+pub use plan::{Assign, Eval, Operand, Plan, Step};
+pub use registry::{Alias, Entry, Resolved, Sampler, entries, resolve};
+pub use schedule::{BetaSchedule, NoiseSchedule, Prediction, ScheduleConfig, rescale_zero_terminal_snr};
+pub use sigmas::{FinalSigma, SigmaSchedule, exponential, karras};
+pub use spacing::Spacing;
+pub use spec::{PlanSpec, SchedulerConfig, plan};

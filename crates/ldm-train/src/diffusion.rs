@@ -1,0 +1,242 @@
+//! Training the denoiser and its text encoder on latents of the first stage, with dropped captions.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use ldm_nn::{
+    AutoencoderKl, AutoencoderKlConfig, Checkpoint, ClipTextConfig, ClipTextModel, ClipTokenizer, Layout, UNet2DCondition,
+    UNet2DConditionConfig, Weights,
+};
+use ldm_sampler::{BetaSchedule, NoiseSchedule, PlanSpec, Sampler, ScheduleConfig, SchedulerConfig};
+use serde_json::json;
+use tch::{Device, Kind, Tensor};
+
+use crate::config::{DiffusionRun, Prediction};
+use crate::evaluate::{HELD_OUT_SEED, Score, score};
+use crate::log::Log;
+use crate::optimizer::Optimizer;
+use crate::scene::{self, Prompt};
+use crate::{checkpoint, export, grid, sample, tokenizer};
+
+fn unet_shape(run: &DiffusionRun, vae: &AutoencoderKlConfig) -> UNet2DConditionConfig {
+    let shape = &run.unet;
+    let kinds = |with: &str, without: &str| -> Vec<String> {
+        shape.cross_attention.iter().map(|&cross| if cross { with } else { without }.to_owned()).collect()
+    };
+    let mut up = kinds("CrossAttnUpBlock2D", "UpBlock2D");
+    up.reverse();
+    UNet2DConditionConfig {
+        sample_size: Some(run.train.size as i64 / vae.factor()),
+        in_channels: vae.latent_channels,
+        out_channels: vae.latent_channels,
+        block_out_channels: shape.block_out_channels.clone(),
+        layers_per_block: shape.layers_per_block,
+        down_block_types: kinds("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types: up,
+        cross_attention_dim: run.text_encoder.hidden_size,
+        attention_head_dim: ldm_nn::unet::PerLevel::Same(shape.heads),
+        norm_num_groups: shape.norm_num_groups,
+        ..UNet2DConditionConfig::default()
+    }
+}
+
+fn text_shape(run: &DiffusionRun, vocabulary: i64) -> ClipTextConfig {
+    ClipTextConfig {
+        vocab_size: vocabulary,
+        hidden_size: run.text_encoder.hidden_size,
+        intermediate_size: run.text_encoder.hidden_size * 4,
+        num_hidden_layers: run.text_encoder.layers,
+        num_attention_heads: run.text_encoder.heads,
+        max_position_embeddings: run.text_encoder.tokens,
+        ..ClipTextConfig::default()
+    }
+}
+
+fn scheduler(run: &DiffusionRun) -> Result<SchedulerConfig> {
+    let beta_schedule = BetaSchedule::parse(&run.beta_schedule).with_context(|| format!("`beta_schedule` {:?}", run.beta_schedule))?;
+    Ok(SchedulerConfig {
+        schedule: ScheduleConfig { beta_schedule, beta_start: run.beta_start, beta_end: run.beta_end, ..ScheduleConfig::default() },
+        prediction: match run.prediction {
+            Prediction::Epsilon => ldm_sampler::Prediction::Epsilon,
+            Prediction::VPrediction => ldm_sampler::Prediction::V,
+        },
+        steps_offset: 1,
+        set_alpha_to_one: Some(false),
+        ..SchedulerConfig::default()
+    })
+}
+
+/// Loads `dir/vae` for encoding and decoding, in float32.
+fn first_stage(dir: &Path, device: Device) -> Result<AutoencoderKl> {
+    let dir = dir.join("vae");
+    let config = AutoencoderKlConfig::read(&dir.join("config.json"))?;
+    let checkpoint = Checkpoint::open(&dir, "diffusion_pytorch_model")?;
+    let weights = Weights::from_checkpoint(checkpoint, Kind::Float, device, Layout::Contiguous);
+    let vae = AutoencoderKl::new(&weights, &config);
+    weights.finish()?;
+    Ok(vae)
+}
+
+/// Encoded scenes: means and standard deviations of the posteriors, scaled for the denoiser, and token ids.
+struct Data {
+    mean: Tensor,
+    std: Tensor,
+    ids: Tensor,
+}
+
+impl Data {
+    fn encode(run: &DiffusionRun, vae: &AutoencoderKl, tokenizer: &ClipTokenizer, device: Device) -> Result<Self> {
+        const PART: u64 = 64;
+        let (size, scale) = (run.train.size, vae.config().scaling_factor);
+        let bar = indicatif::ProgressBar::new(run.pictures).with_message("encoding");
+        let (mut mean, mut std, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        let mut start = 0;
+        while start < run.pictures {
+            let n = PART.min(run.pictures - start) as usize;
+            let (pixels, captions) = scene::render_batch(run.train.seed, start, n, size);
+            let pictures = Tensor::from_slice(&pixels).view([n as i64, 3, size as i64, size as i64]).to_device(device);
+            let posterior = tch::no_grad(|| vae.encode(&pictures));
+            mean.push(posterior.mode() * scale);
+            std.push(posterior.std() * scale);
+            for caption in &captions {
+                ids.extend(encode(tokenizer, caption)?);
+            }
+            start += n as u64;
+            bar.set_position(start);
+        }
+        bar.finish_and_clear();
+        let ids = Tensor::from_slice(&ids).view([run.pictures as i64, tokenizer.length() as i64]).to_device(device);
+        Ok(Self { mean: Tensor::cat(&mean, 0), std: Tensor::cat(&std, 0), ids })
+    }
+}
+
+fn encode(tokenizer: &ClipTokenizer, text: &str) -> Result<Vec<i64>> {
+    let tokens = tokenizer.encode(text).map_err(anyhow::Error::msg)?;
+    ensure!(tokens.cut == 0, "`text_encoder.tokens` is too small for the caption {text:?}");
+    Ok(tokens.ids)
+}
+
+/// Trains until the configured number of steps, resuming where a checkpoint says, and exports a whole model to `out/model`.
+pub fn train(run: &DiffusionRun, device: Device) -> Result<()> {
+    let settings = &run.train;
+    std::fs::create_dir_all(&settings.out)?;
+    let model = settings.out.join("model");
+    let vocabulary = tokenizer::write(&model.join("tokenizer"), &scene::vocabulary(), run.text_encoder.tokens)?;
+    let tokenizer = ClipTokenizer::read(&model.join("tokenizer"), run.text_encoder.tokens as usize)?;
+    let vae = first_stage(&run.first_stage, device)?;
+    let (unet_config, text_config) = (unet_shape(run, vae.config()), text_shape(run, vocabulary));
+    unet_config.check()?;
+    text_config.check()?;
+
+    tch::manual_seed(settings.seed as i64);
+    let (unet_weights, text_weights) = (Weights::fresh(device), Weights::fresh(device));
+    let networks = Networks {
+        unet: UNet2DCondition::new(&unet_weights, &unet_config),
+        text: ClipTextModel::new(&text_weights, &text_config),
+        vae,
+        tokenizer,
+        scheduler: scheduler(run)?,
+        kind: settings.dtype.kind(),
+    };
+    let mut variables = unet_weights.into_variables();
+    let unet_count = variables.iter().count();
+    variables.extend(text_weights.into_variables());
+    let mut optimizer = Optimizer::new(variables, settings);
+    let start = checkpoint::resume(&settings.out, run, &mut optimizer)?;
+
+    let mut log = Log::new(&settings.out, settings.steps, start, settings.log_every)?;
+    log.line(json!({"parameters": optimizer.len(), "start": start}))?;
+    let data = Data::encode(run, &networks.vae, &networks.tokenizer, device)?;
+    tch::manual_seed((settings.seed + start) as i64);
+    let empty = Tensor::from_slice(&encode(&networks.tokenizer, "")?).to_device(device);
+    let table: Vec<f32> = NoiseSchedule::new(&networks.scheduler.schedule)?.alphas_cumprod().iter().map(|&a| a as f32).collect();
+    let alphas_cumprod = Tensor::from_slice(&table).to_device(device);
+
+    for step in start..settings.steps {
+        let loss = networks.loss(run, &data, &empty, &alphas_cumprod);
+        let norm = optimizer.step(&loss, step);
+        log.step(step + 1, loss.double_value(&[]), settings.learning_rate_at(step), norm)?;
+        let last = step + 1 == settings.steps;
+        if (step + 1) % settings.sample_every == 0 || last {
+            let (pictures, score) = optimizer.with_average(|| networks.measure(run, 25))?;
+            log.line(json!({"step": step + 1, "score": score}))?;
+            let shown = pictures.narrow(0, 0, pictures.size()[0].min(50));
+            grid::save(&shown, 10, 2, &settings.out.join(format!("samples-{:06}.png", step + 1)))?;
+        }
+        if (step + 1) % settings.checkpoint_every == 0 || last {
+            checkpoint::save(&settings.out, step + 1, run, &optimizer)?;
+            let averaged = optimizer.averaged();
+            export::unet(&model, &unet_config, run.unet.heads, &averaged[..unet_count])?;
+            export::text_encoder(&model, &text_config, &averaged[unet_count..])?;
+            export::index(&model, run, settings.size, networks.vae.config().factor())?;
+            std::fs::create_dir_all(model.join("vae"))?;
+            for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
+                std::fs::copy(run.first_stage.join("vae").join(file), model.join("vae").join(file))?;
+            }
+        }
+    }
+    log.finish();
+    Ok(())
+}
+
+struct Networks {
+    unet: UNet2DCondition,
+    text: ClipTextModel,
+    vae: AutoencoderKl,
+    tokenizer: ClipTokenizer,
+    scheduler: SchedulerConfig,
+    kind: Kind,
+}
+
+impl Networks {
+    /// Mean squared error of the prediction at random timesteps (paper, Eq. 3), for a random batch.
+    fn loss(&self, run: &DiffusionRun, data: &Data, empty: &Tensor, alphas_cumprod: &Tensor) -> Tensor {
+        let (batch, device) = (run.train.batch, data.mean.device());
+        let chosen = Tensor::randint(data.mean.size()[0], [batch], (Kind::Int64, device));
+        let mean = data.mean.index_select(0, &chosen); // [B, C, H, W]
+        let x0 = &mean + data.std.index_select(0, &chosen) * mean.randn_like();
+        let dropped = Tensor::rand([batch, 1], (Kind::Float, device)).lt(run.caption_dropout);
+        let ids = empty.where_self(&dropped, &data.ids.index_select(0, &chosen)); // [B, L]
+        let t = Tensor::randint(alphas_cumprod.size()[0], [batch], (Kind::Int64, device));
+        let alpha_bar = alphas_cumprod.index_select(0, &t).view([batch, 1, 1, 1]);
+        let (alpha, sigma) = (alpha_bar.sqrt(), (-&alpha_bar + 1.).sqrt());
+        let noise = x0.randn_like();
+        let x = &alpha * &x0 + &sigma * &noise;
+        let target = match run.prediction {
+            Prediction::Epsilon => noise,
+            Prediction::VPrediction => alpha * noise - sigma * x0,
+        };
+        let context = self.unet.context(&self.text.forward_as(&ids, self.kind));
+        let out = self.unet.forward(&x.to_kind(self.kind), &t.to_kind(Kind::Float), &context).to_kind(Kind::Float);
+        (out - target).square().mean(Kind::Float)
+    }
+
+    /// Pictures for held-out prompts and how many show what they should.
+    fn measure(&self, run: &DiffusionRun, steps: usize) -> Result<(Tensor, Score)> {
+        const PART: usize = 25;
+        let prompts = scene::held_out_prompts(run.prompts, HELD_OUT_SEED);
+        let plan = ldm_sampler::plan(&self.scheduler, &PlanSpec::new(Sampler::Ddim, steps))?;
+        let side = run.train.size as i64 / self.vae.config().factor();
+        let device = self.vae.device();
+        let pictures = tch::no_grad(|| -> Result<Vec<Tensor>> {
+            prompts
+                .chunks(PART)
+                .map(|part: &[Prompt]| {
+                    let n = part.len() as i64;
+                    let mut ids = Vec::new();
+                    for text in std::iter::repeat_n("", part.len()).chain(part.iter().map(|prompt| prompt.text.as_str())) {
+                        ids.extend(encode(&self.tokenizer, text)?);
+                    }
+                    let ids = Tensor::from_slice(&ids).view([2 * n, -1]).to_device(device);
+                    let context = self.unet.context(&self.text.forward_as(&ids, self.kind));
+                    let noise = Tensor::randn([n, self.vae.config().latent_channels, side, side], (Kind::Float, device));
+                    let z = sample::sample(&self.unet, &plan, &noise, &context, run.card.guidance, self.kind);
+                    Ok(self.vae.decode(&(z / self.vae.config().scaling_factor)).clamp(-1., 1.))
+                })
+                .collect()
+        })?;
+        let pictures = Tensor::cat(&pictures, 0);
+        let score = score(&pictures, &prompts)?;
+        Ok((pictures, score))
+    }
+}

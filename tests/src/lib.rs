@@ -1,0 +1,1 @@
+//! Tests of the service from outside live in `tests/tests`.
