@@ -198,6 +198,9 @@ def tiny_sd():
     for name, model in models.items():
         model.half().save_pretrained(at / name)
         model.float()
+    # transformers 5 leaves the prefix out; Stable Diffusion's own files have it.
+    state = {f"text_model.{name}": t.half() for name, t in models["text_encoder"].state_dict().items()}
+    save_file(state, at / "text_encoder" / "model.safetensors", {"format": "pt"})
     scheduler = PNDMScheduler(
         num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
         skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1,
@@ -314,6 +317,7 @@ def outputs(name, models, tokenizer, seed):
         y = models["vae"].decode(z).sample
         out |= {f"vae.{i}.x": x, f"vae.{i}.mean": posterior.mean, f"vae.{i}.std": posterior.std}
         out |= {f"vae.{i}.z": z, f"vae.{i}.output": y}
+        out[f"vae.{i}.kl"] = posterior.kl().mean()
         report(f"{name} vae {(height, width)}", y, lambda: models["vae"].double().decode(z.double()).sample)
         models["vae"].float()
     return {f"{name}.{key}": value.contiguous() for key, value in out.items()}

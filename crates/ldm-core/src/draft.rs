@@ -151,7 +151,13 @@ impl Draft {
         Ok(seeds.map(|seed| Request { seed, ..request.clone() }).collect())
     }
 
-    fn check_sampler(&self, catalogue: &Catalogue, defaults: &Defaults, eta: f64, bad: &mut Violations) -> Option<(String, String)> {
+    fn check_sampler(
+        &self,
+        catalogue: &Catalogue,
+        defaults: &Defaults,
+        eta: f64,
+        bad: &mut Violations,
+    ) -> Option<(String, String)> {
         let name = self.sampler.as_deref().unwrap_or(&defaults.sampler);
         let Some((sampler, implied)) = catalogue.sampler(name) else {
             let known: Vec<_> = catalogue.samplers.iter().map(|sampler| sampler.name.as_str()).collect();

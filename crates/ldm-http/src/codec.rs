@@ -235,7 +235,7 @@ mod tests {
     }
 
     fn written(format: Format) -> String {
-        base64(&encode(&sample(), Encoding { format, quality: 90 }, None).unwrap())
+        base64(encode(&sample(), Encoding { format, quality: 90 }, None).unwrap())
     }
 
     #[test]

@@ -86,7 +86,8 @@ impl AutoencoderKlConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         let fail = |key, value: &dyn std::fmt::Debug, why| Err(ConfigError::unsupported(key, value, why));
         let groups = self.norm_num_groups;
-        if self.block_out_channels.is_empty() || groups <= 0 || self.block_out_channels.iter().any(|&c| c <= 0 || c % groups != 0) {
+        if self.block_out_channels.is_empty() || groups <= 0 || self.block_out_channels.iter().any(|&c| c <= 0 || c % groups != 0)
+        {
             return fail("block_out_channels", &self.block_out_channels, "multiples of norm_num_groups");
         }
         if self.down_block_types.iter().any(|kind| kind != "DownEncoderBlock2D") {

@@ -113,9 +113,10 @@ impl ClipTokenizer {
         let (bos_id, eos_id, pad_id) = (id(&tokenizer, &bos)?, id(&tokenizer, &eos)?, id(&tokenizer, &pad)?);
         let marks = [&bos, &eos].map(|token| AddedToken::from(token.clone(), true).normalized(false));
         tokenizer.add_special_tokens(&marks);
-        let length = settings.model_max_length.and_then(|length| length.as_u64()).map_or(positions, |length| {
-            usize::try_from(length).unwrap_or(usize::MAX).min(positions)
-        });
+        let length = settings
+            .model_max_length
+            .and_then(|length| length.as_u64())
+            .map_or(positions, |length| usize::try_from(length).unwrap_or(usize::MAX).min(positions));
         if length < 3 {
             return Err(bad(format!("model_max_length {length} leaves no room for text")));
         }

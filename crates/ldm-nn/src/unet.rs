@@ -6,7 +6,8 @@ use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
 use crate::blocks::{
-    Conv2d, CrossKv, Downsample2D, GroupNorm, Linear, ResnetBlock2D, Transformer2D, Transformer2DConfig, Upsample2D, in_layout, silu,
+    Conv2d, CrossKv, Downsample2D, GroupNorm, Linear, ResnetBlock2D, Transformer2D, Transformer2DConfig, Upsample2D, in_layout,
+    silu,
 };
 use crate::config::{ConfigError, read_json};
 use crate::weights::{Layout, Weights};
@@ -153,7 +154,8 @@ impl UNet2DConditionConfig {
         if levels == 0 || self.down_block_types.len() != levels || self.up_block_types.len() != levels {
             return fail("down_block_types", &self.down_block_types, "one type per entry of block_out_channels, down and up");
         }
-        let lengths = [Some(&self.attention_head_dim), self.num_attention_heads.as_ref(), Some(&self.transformer_layers_per_block)];
+        let lengths =
+            [Some(&self.attention_head_dim), self.num_attention_heads.as_ref(), Some(&self.transformer_layers_per_block)];
         for per_level in lengths.into_iter().flatten() {
             if let PerLevel::Each(values) = per_level
                 && values.len() != levels
@@ -172,7 +174,10 @@ impl UNet2DConditionConfig {
             }
         }
         for (level, &channels) in self.block_out_channels.iter().enumerate() {
-            if channels <= 0 || self.norm_num_groups <= 0 || channels % self.norm_num_groups != 0 || channels % self.heads(level) != 0
+            if channels <= 0
+                || self.norm_num_groups <= 0
+                || channels % self.norm_num_groups != 0
+                || channels % self.heads(level) != 0
             {
                 return fail("block_out_channels", &channels, "a multiple of norm_num_groups and of the number of heads");
             }
@@ -186,7 +191,8 @@ impl UNet2DConditionConfig {
         if self.only_cross_attention != serde_json::Value::Bool(false) {
             return fail("only_cross_attention", &self.only_cross_attention, "false");
         }
-        for (key, set) in [("center_input_sample", self.center_input_sample), ("dual_cross_attention", self.dual_cross_attention)] {
+        for (key, set) in [("center_input_sample", self.center_input_sample), ("dual_cross_attention", self.dual_cross_attention)]
+        {
             if set {
                 return fail(key, &set, "false");
             }
@@ -247,7 +253,8 @@ impl Context {
     /// When there is none, or they are of different networks.
     pub fn cat(contexts: &[&Context]) -> Self {
         let layers = contexts[0].layers.len();
-        let layers = (0..layers).map(|i| CrossKv::cat(&contexts.iter().map(|context| &context.layers[i]).collect::<Vec<_>>())).collect();
+        let layers =
+            (0..layers).map(|i| CrossKv::cat(&contexts.iter().map(|context| &context.layers[i]).collect::<Vec<_>>())).collect();
         Self { layers, rows: contexts.iter().map(|context| context.rows).sum() }
     }
 

@@ -4,7 +4,9 @@ use std::fmt;
 use std::path::Path;
 
 use ldm_core::Task;
-use ldm_nn::{AutoencoderKl, AutoencoderKlConfig, Checkpoint, ClipTextConfig, ClipTextModel, UNet2DCondition, UNet2DConditionConfig};
+use ldm_nn::{
+    AutoencoderKl, AutoencoderKlConfig, Checkpoint, ClipTextConfig, ClipTextModel, UNet2DCondition, UNet2DConditionConfig,
+};
 use ldm_nn::{ClipTokenizer, Layout, Weights};
 use tch::{Device, Kind};
 
@@ -77,7 +79,14 @@ fn part(dir: &Path, name: &str, stem: Option<&str>) -> Part {
         Ok(facts) => (facts, None),
         Err(error) => (Facts { class: "", parameters: None, dtype: None }, Some(error.to_string())),
     };
-    Part { name: name.to_owned(), class: facts.class.to_owned(), parameters: facts.parameters, dtype: facts.dtype, bytes, problem }
+    Part {
+        name: name.to_owned(),
+        class: facts.class.to_owned(),
+        parameters: facts.parameters,
+        dtype: facts.dtype,
+        bytes,
+        problem,
+    }
 }
 
 fn facts(dir: &Path, name: &str, stem: Option<&str>) -> Result<Facts, Box<dyn std::error::Error>> {

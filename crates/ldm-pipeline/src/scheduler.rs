@@ -65,7 +65,8 @@ pub(crate) struct Scheduler {
 pub(crate) fn read(dir: &Path) -> Result<Scheduler, ModelError> {
     let path = dir.join("scheduler").join("scheduler_config.json");
     let file: File = read_json(&path)?;
-    let bad = |key: &str, value: &str| ModelError::Invalid { path: path.clone(), message: format!("`{key}` = {value:?} is not known") };
+    let bad =
+        |key: &str, value: &str| ModelError::Invalid { path: path.clone(), message: format!("`{key}` = {value:?} is not known") };
     let beta_schedule = BetaSchedule::parse(&file.beta_schedule).ok_or_else(|| bad("beta_schedule", &file.beta_schedule))?;
     let prediction = Prediction::parse(&file.prediction_type).ok_or_else(|| bad("prediction_type", &file.prediction_type))?;
     let timestep_spacing = match &file.timestep_spacing {

@@ -61,7 +61,8 @@ pub fn train(run: &AutoencoderRun, device: Device) -> Result<()> {
     log.line(json!({"parameters": optimizer.len(), "start": start}))?;
 
     for step in start..settings.steps {
-        let (pixels, _) = scene::render_batch(settings.seed, step * settings.batch as u64, settings.batch as usize, settings.size);
+        let (pixels, _) =
+            scene::render_batch(settings.seed, step * settings.batch as u64, settings.batch as usize, settings.size);
         let side = settings.size as i64;
         let pictures = Tensor::from_slice(&pixels).view([settings.batch, 3, side, side]).to_device(device);
         let x = crops(&pictures, run.crop, &mut scene::Rng::at(settings.seed ^ 0x63_726f_70, step)); // [B, 3, crop, crop]

@@ -218,7 +218,11 @@ impl DiffusionRun {
     pub fn read(path: &Path) -> Result<Self> {
         let run: Self = read(path)?;
         run.train.check()?;
-        ensure!((0. ..1.).contains(&run.caption_dropout), "`caption_dropout` must be from 0 to below 1, not {}", run.caption_dropout);
+        ensure!(
+            (0. ..1.).contains(&run.caption_dropout),
+            "`caption_dropout` must be from 0 to below 1, not {}",
+            run.caption_dropout
+        );
         ensure!(run.pictures >= run.train.batch as u64, "`pictures` must be at least `batch`");
         ensure!(
             run.unet.cross_attention.len() == run.unet.block_out_channels.len(),

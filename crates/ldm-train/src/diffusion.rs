@@ -53,9 +53,15 @@ fn text_shape(run: &DiffusionRun, vocabulary: i64) -> ClipTextConfig {
 }
 
 fn scheduler(run: &DiffusionRun) -> Result<SchedulerConfig> {
-    let beta_schedule = BetaSchedule::parse(&run.beta_schedule).with_context(|| format!("`beta_schedule` {:?}", run.beta_schedule))?;
+    let beta_schedule =
+        BetaSchedule::parse(&run.beta_schedule).with_context(|| format!("`beta_schedule` {:?}", run.beta_schedule))?;
     Ok(SchedulerConfig {
-        schedule: ScheduleConfig { beta_schedule, beta_start: run.beta_start, beta_end: run.beta_end, ..ScheduleConfig::default() },
+        schedule: ScheduleConfig {
+            beta_schedule,
+            beta_start: run.beta_start,
+            beta_end: run.beta_end,
+            ..ScheduleConfig::default()
+        },
         prediction: match run.prediction {
             Prediction::Epsilon => ldm_sampler::Prediction::Epsilon,
             Prediction::VPrediction => ldm_sampler::Prediction::V,
@@ -85,6 +91,21 @@ struct Data {
 }
 
 impl Data {
+    /// The encoded scenes of an earlier start of the same run, or encodes them now and keeps them for the next start.
+    fn load_or_encode(run: &DiffusionRun, vae: &AutoencoderKl, tokenizer: &ClipTokenizer, device: Device) -> Result<Self> {
+        let path = run.train.out.join(format!("latents-{}-{}.safetensors", run.train.seed, run.pictures));
+        if path.is_file() {
+            let kept = Checkpoint::open_files([path])?;
+            let part = |name| kept.tensor(name).to_device(device);
+            return Ok(Self { mean: part("mean"), std: part("std"), ids: part("ids").to_kind(Kind::Int64) });
+        }
+        let data = Self::encode(run, vae, tokenizer, device)?;
+        let ids = data.ids.to_kind(Kind::Float);
+        let parts = [("mean", &data.mean), ("std", &data.std), ("ids", &ids)];
+        ldm_nn::weights::save(parts, Kind::Float, &path)?;
+        Ok(data)
+    }
+
     fn encode(run: &DiffusionRun, vae: &AutoencoderKl, tokenizer: &ClipTokenizer, device: Device) -> Result<Self> {
         const PART: u64 = 64;
         let (size, scale) = (run.train.size, vae.config().scaling_factor);
@@ -95,7 +116,7 @@ impl Data {
             let n = PART.min(run.pictures - start) as usize;
             let (pixels, captions) = scene::render_batch(run.train.seed, start, n, size);
             let pictures = Tensor::from_slice(&pixels).view([n as i64, 3, size as i64, size as i64]).to_device(device);
-            let posterior = tch::no_grad(|| vae.encode(&pictures));
+            let posterior = tch::no_grad(|| vae.encode(&pictures.to_kind(run.train.dtype.kind()))).to_kind(Kind::Float);
             mean.push(posterior.mode() * scale);
             std.push(posterior.std() * scale);
             for caption in &captions {
@@ -146,7 +167,7 @@ pub fn train(run: &DiffusionRun, device: Device) -> Result<()> {
 
     let mut log = Log::new(&settings.out, settings.steps, start, settings.log_every)?;
     log.line(json!({"parameters": optimizer.len(), "start": start}))?;
-    let data = Data::encode(run, &networks.vae, &networks.tokenizer, device)?;
+    let data = Data::load_or_encode(run, &networks.vae, &networks.tokenizer, device)?;
     tch::manual_seed((settings.seed + start) as i64);
     let empty = Tensor::from_slice(&encode(&networks.tokenizer, "")?).to_device(device);
     let table: Vec<f32> = NoiseSchedule::new(&networks.scheduler.schedule)?.alphas_cumprod().iter().map(|&a| a as f32).collect();

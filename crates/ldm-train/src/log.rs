@@ -37,7 +37,9 @@ impl Log {
             let mean = self.sum / self.count as f64;
             let seconds = self.since.elapsed().as_secs_f64() / self.count as f64;
             self.bar.set_message(format!("loss {mean:.5}"));
-            self.line(json!({"step": step, "loss": mean, "learning_rate": rate, "gradient_norm": norm, "seconds_per_step": seconds}))?;
+            self.line(
+                json!({"step": step, "loss": mean, "learning_rate": rate, "gradient_norm": norm, "seconds_per_step": seconds}),
+            )?;
             (self.sum, self.count, self.since) = (0., 0, Instant::now());
         }
         Ok(())

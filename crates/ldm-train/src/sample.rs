@@ -5,7 +5,14 @@ use ldm_sampler::{Operand, Plan};
 use tch::{Kind, Tensor};
 
 /// Runs `plan` from noise `[B, C, H, W]` under guidance; `context` has the rows [unconditional, conditional].
-pub(crate) fn sample(unet: &UNet2DCondition, plan: &Plan, noise: &Tensor, context: &Context, guidance: f64, kind: Kind) -> Tensor {
+pub(crate) fn sample(
+    unet: &UNet2DCondition,
+    plan: &Plan,
+    noise: &Tensor,
+    context: &Context,
+    guidance: f64,
+    kind: Kind,
+) -> Tensor {
     let rows = noise.size()[0];
     let mut registers: Vec<Tensor> = (0..plan.registers).map(|_| noise.zeros_like()).collect();
     registers[0] = noise * plan.init_scale;

@@ -11,7 +11,13 @@ pub(super) fn example() -> Catalogue {
         dtype: "f32".to_owned(),
         device: "cpu".to_owned(),
         sizes: Sizes { min: 64, max: 1024, multiple: 8, default: (64, 64) },
-        defaults: Defaults { sampler: "dpmpp_2m".to_owned(), schedule: "default".to_owned(), steps: 20, guidance: 7.5, strength: 0.75 },
+        defaults: Defaults {
+            sampler: "dpmpp_2m".to_owned(),
+            schedule: "default".to_owned(),
+            steps: 20,
+            guidance: 7.5,
+            strength: 0.75,
+        },
         prompt_tokens: 75,
     };
     let samplers = vec![

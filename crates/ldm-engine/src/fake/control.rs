@@ -32,6 +32,7 @@ struct Counts {
     prepared: Vec<u64>,
     calls: Vec<Call>,
     steps: HashMap<u64, u32>,
+    previews: Vec<u64>,
     probes: usize,
 }
 
@@ -56,6 +57,11 @@ impl FakeControl {
         lock(&self.counts).steps.get(&seed).copied().unwrap_or(0)
     }
 
+    /// Previews that were made, by seed, in order.
+    pub fn previews(&self) -> Vec<u64> {
+        lock(&self.counts).previews.clone()
+    }
+
     /// How often the device was probed.
     pub fn probes(&self) -> usize {
         lock(&self.counts).probes
@@ -71,6 +77,10 @@ impl FakeControl {
 
     pub(super) fn stepped(&self, seed: u64) {
         *lock(&self.counts).steps.entry(seed).or_default() += 1;
+    }
+
+    pub(super) fn previewed(&self, seed: u64) {
+        lock(&self.counts).previews.push(seed);
     }
 
     pub(super) fn probed(&self) {

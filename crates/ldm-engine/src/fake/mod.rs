@@ -157,6 +157,7 @@ impl Executor for FakeExecutor {
     }
 
     fn preview(&mut self, run: &FakeRun) -> Result<Raster, Failure> {
+        self.control.previewed(run.request.seed);
         run.script.act(At::Preview)?;
         let shade = (255 * run.evaluations / (run.steps * run.evaluations_per_step)) as u8;
         Ok(Raster::filled(run.request.width / 8, run.request.height / 8, [shade; 3]))

@@ -66,6 +66,15 @@ async fn previews_every_so_many_steps() {
 }
 
 #[tokio::test]
+async fn a_step_evaluated_twice_is_previewed_once() {
+    let rig = Rig::new(8, 1).await;
+    let ticket = rig.submit(Draft { preview_every: Some(1), sampler: Some("heun".to_owned()), ..draft(1, 3) });
+    assert_eq!(ticket.finished().await.reason(), "finished");
+    assert_eq!(rig.control.steps_of(1), 6);
+    assert_eq!(rig.control.previews(), [1, 1]);
+}
+
+#[tokio::test]
 async fn a_failed_preview_is_no_failure() {
     for deed in ["!fail@preview", "!panic@preview"] {
         let rig = Rig::new(8, 1).await;

@@ -79,7 +79,9 @@ async fn a_broken_device_is_retired_with_all_its_jobs() {
     rig.control.steps.open();
     assert_eq!(kind(bad.finished().await), FailureKind::Panicked);
     for ticket in queued {
-        assert_eq!(kind(ticket.finished().await), FailureKind::Device);
+        let Ending::Failed(failure) = ticket.finished().await else { panic!("not failed") };
+        assert_eq!(failure.kind, FailureKind::Device);
+        assert!(failure.message.contains("retired"), "{failure}");
     }
     assert!(matches!(rig.service.readiness(), Readiness::Failed(_)));
     assert!(matches!(rig.service.submit(rig.requests(draft(9, 1))), Err(Refused::Failed(_))));

@@ -1,0 +1,40 @@
+//! The subcommands, one file each.
+
+mod generate;
+mod inspect;
+mod serve;
+mod train;
+
+use std::process::ExitCode;
+
+/// Latent diffusion models over HTTP.
+#[derive(Debug, clap::Parser)]
+#[command(name = "latentd", version, about)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Serve models over HTTP.
+    Serve(serve::Args),
+    /// Make one picture and write it to a file.
+    Generate(Box<generate::Args>),
+    /// Say what a model's directory holds, and what is wrong with it.
+    Inspect(inspect::Args),
+    /// Train a model from scratch.
+    Train(train::Args),
+}
+
+impl Cli {
+    /// Does what was asked for.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Serve(args) => serve::run(args),
+            Command::Generate(args) => generate::run(*args),
+            Command::Inspect(args) => inspect::run(&args),
+            Command::Train(args) => train::run(&args),
+        }
+    }
+}

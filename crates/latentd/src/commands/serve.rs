@@ -1,0 +1,210 @@
+//! `latentd serve`: the service, from its configuration to its last job.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use ldm_core::{Failure, FailureKind};
+use ldm_engine::{Readiness, Service};
+use ldm_http::{App, Metrics};
+use ldm_pipeline::DeviceExecutor;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::{Config, File, Flag, Sources, environment, print, resolve};
+use crate::exit::{Usage, at_once};
+use crate::telemetry;
+
+/// Beyond the grace: the step that was under way, and the last answers on their way out.
+const AFTER_GRACE: Duration = Duration::from_secs(10);
+
+/// Arguments of `latentd serve`. A flag beats its environment variable, that the file, that the default.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The configuration file; config/latentd.toml shows every setting.
+    #[arg(long, value_name = "FILE", env = "LATENTD_CONFIG")]
+    config: Option<PathBuf>,
+    /// A model to serve, instead of the configured ones; may be given several times, the first is the default.
+    #[arg(long = "model", value_name = "ID=DIR")]
+    models: Vec<String>,
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// Where the models live: cpu or cuda:N.
+    #[arg(long)]
+    device: Option<String>,
+    /// Number format of the networks: f32, bf16 or f16.
+    #[arg(long)]
+    dtype: Option<String>,
+    /// Threads that compute on a CPU; 0 leaves the choice to libtorch.
+    #[arg(long, value_name = "N")]
+    threads: Option<String>,
+    /// text or json.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Pictures that may be unfinished at once.
+    #[arg(long, value_name = "N")]
+    queue: Option<String>,
+    /// Print the configuration in force, as a file, and end.
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl Args {
+    fn flags(&self) -> Vec<Flag> {
+        let models = (!self.models.is_empty()).then(|| self.models.join(","));
+        let flags = [
+            ("--model", "models", models.as_ref()),
+            ("--listen", "server.listen", self.listen.as_ref()),
+            ("--device", "device.device", self.device.as_ref()),
+            ("--dtype", "device.dtype", self.dtype.as_ref()),
+            ("--threads", "device.threads", self.threads.as_ref()),
+            ("--log-format", "log.format", self.log_format.as_ref()),
+            ("--queue", "engine.queue", self.queue.as_ref()),
+        ];
+        let given = flags.into_iter().filter_map(|(flag, setting, value)| Some(Flag { flag, setting, value: value?.clone() }));
+        given.collect()
+    }
+
+    fn configuration(&self) -> Result<Config> {
+        let name = self.config.as_ref().map(|path| path.display().to_string()).filter(|name| !name.is_empty());
+        let text = name.as_deref().map(|name| std::fs::read_to_string(name).map_err(|error| Usage(format!("{name}: {error}"))));
+        let text = text.transpose()?;
+        let file = name.as_deref().zip(text.as_deref()).map(|(name, text)| File { name, text });
+        let sources = Sources { file, environment: environment(), flags: self.flags() };
+        resolve(&sources).map_err(|problems| Usage(problems.to_string()).into())
+    }
+}
+
+/// Serves until a signal ends it.
+pub(super) fn run(args: Args) -> Result<ExitCode> {
+    let config = args.configuration()?;
+    if args.print_config {
+        print!("{}", print(&config));
+        return Ok(ExitCode::SUCCESS);
+    }
+    telemetry::start(config.log.format, &config.log.filter)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(serve(&config));
+    // A picture that is still being encoded has nobody left to go to.
+    runtime.shutdown_background();
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve(config: &Config) -> Result<()> {
+    // Before anything that takes time, so that no signal is missed.
+    let signals = Signals::new()?;
+    let listen = config.server.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let address = listener.local_addr()?;
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+
+    let metrics = Arc::new(Metrics::new());
+    let (models, options) = (config.models.clone(), config.load_options());
+    let service = Service::start(config.engine_limits(), Arc::clone(&metrics) as _, move || {
+        DeviceExecutor::load(&models, &options).map_err(|error| Failure::new(FailureKind::Device, error.to_string()))
+    });
+    let app = App::new(service.clone(), metrics).limits(config.http_limits());
+    let app = app.origins(&config.server.cors_origins).map_err(|error| Usage(format!("server.cors_origins: {error}")))?;
+
+    let stop = signals.first(service.clone(), config.grace());
+    let mut server = std::pin::pin!(ldm_http::serve(listener, app, stop, config.grace()));
+    let ready = tokio::select! {
+        ended = &mut server => Some(ended),
+        ready = service.wait_ready() => {
+            match (ready, service.readiness()) {
+                (Err(reason), Readiness::Failed(_)) => {
+                    // The device thread ends by itself; without it no destructor comes in its way.
+                    service.drain(Duration::ZERO).await;
+                    bail!("the models cannot be served: {reason}");
+                }
+                (Err(_), _) => {}
+                (Ok(_), _) => tracing::info!(%address, "ready; try: {}", curl(address)),
+            }
+            None
+        }
+    };
+    let ended = match ready {
+        Some(ended) => ended,
+        None => server.await,
+    };
+    if let Err(error) = ended {
+        service.drain(Duration::ZERO).await;
+        return Err(error).context("the server ended");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// A line for a shell that makes a picture.
+fn curl(mut address: SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    format!(
+        "curl -sS http://{address}/v1/txt2img -H 'content-type: application/json' -H 'accept: image/png' \
+         -d '{{\"prompt\": \"a large red circle on a white background\"}}' -o picture.png"
+    )
+}
+
+/// The signals that end the service.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The next one: its name, and the exit code of a process that it ends.
+    async fn next(&mut self) -> (&'static str, u8) {
+        tokio::select! {
+            _ = self.terminate.recv() => ("SIGTERM", 143),
+            _ = self.interrupt.recv() => ("SIGINT", 130),
+        }
+    }
+
+    /// Waits for the first one. From then on a second one ends the process at once, and so does a step that outlasts the
+    /// grace by far. While the models are still being loaded there is nothing to wait for.
+    async fn first(mut self, service: Service, grace: Duration) {
+        let (name, _) = self.next().await;
+        tracing::info!(signal = name, load = ?service.load(), "stopping; a second signal ends the process at once");
+        if matches!(service.readiness(), Readiness::Loading | Readiness::WarmingUp) {
+            at_once(0);
+        }
+        tokio::spawn(async move {
+            tokio::select! {
+                (name, code) = self.next() => {
+                    tracing::warn!(signal = name, "ending at once");
+                    at_once(code);
+                }
+                () = tokio::time::sleep(grace + AFTER_GRACE) => {
+                    tracing::warn!("the device is still at work long after the grace; ending without it");
+                    at_once(0);
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::curl;
+
+    #[test]
+    fn the_line_to_try_goes_where_a_client_can_go() {
+        for (address, host) in
+            [("0.0.0.0:1", "http://127.0.0.1:1/"), ("[::]:2", "http://[::1]:2/"), ("10.0.0.1:3", "http://10.0.0.1:3/")]
+        {
+            let line = curl(address.parse().unwrap());
+            assert!(line.contains(host), "{line}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `latentd train autoencoder|diffusion`: trains what a configuration file describes; a second run resumes the first.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use ldm_pipeline::Device;
+use ldm_train::{AutoencoderRun, DiffusionRun, autoencoder, denormals, diffusion};
+
+use crate::telemetry;
+
+/// Arguments of `latentd train`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    /// The first stage: pictures to latents and back.
+    Autoencoder(Run),
+    /// The denoiser and its text encoder, on latents of a trained first stage.
+    Diffusion(Run),
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// What to train, such as config/train/autoencoder.toml.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Where: cpu or cuda:N.
+    #[arg(long, default_value_t)]
+    device: Device,
+}
+
+/// Trains to the configured number of steps, and exports.
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    denormals::flush();
+    telemetry::at_terminal()?;
+    match &args.part {
+        Part::Autoencoder(run) => autoencoder::train(&AutoencoderRun::read(&run.config)?, device(run.device)?)?,
+        Part::Diffusion(run) => diffusion::train(&DiffusionRun::read(&run.config)?, device(run.device)?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn device(device: Device) -> Result<tch::Device> {
+    match device {
+        Device::Cpu => Ok(tch::Device::Cpu),
+        Device::Cuda(index) => {
+            ensure!(tch::Cuda::is_available() && (index as i64) < tch::Cuda::device_count(), "there is no device {device}");
+            Ok(tch::Device::Cuda(index))
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The service's configuration, and how it comes about: flag > environment > file > default.
+//!
+//! Every setting is one entry of the table in `settings.rs`: its name, its comment, how it is read and how it is written.
+//! The file, the environment, the flags and `--print-config` all go through that table; `config/latentd.toml` is what it
+//! prints for the defaults.
+
+mod given;
+mod models;
+mod print;
+mod settings;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ldm_core::Bounds;
+use ldm_http::HttpLimits;
+use ldm_pipeline::{Device, Dtype, LoadOptions, ModelSource};
+
+pub(crate) use print::print;
+pub(crate) use sources::{File, Flag, Sources, environment, resolve};
+
+use crate::telemetry::Format;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    pub(crate) server: Server,
+    pub(crate) engine: Engine,
+    pub(crate) device: Placement,
+    pub(crate) limits: Limits,
+    pub(crate) log: Log,
+    /// Served models, the default one first.
+    pub(crate) models: Vec<ModelSource>,
+}
+
+/// The HTTP edge.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Server {
+    pub(crate) listen: SocketAddr,
+    pub(crate) body_limit_mb: u32,
+    pub(crate) pixel_limit: u64,
+    pub(crate) cors_origins: Vec<String>,
+    pub(crate) shutdown_grace_seconds: u32,
+}
+
+/// The queue and the batches.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Engine {
+    pub(crate) queue: u32,
+    pub(crate) running: u32,
+    pub(crate) row_cap: u32,
+    pub(crate) prompt_cache: u32,
+}
+
+/// Where models live, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Placement {
+    pub(crate) device: Device,
+    pub(crate) dtype: Dtype,
+    /// 0 leaves the choice to libtorch.
+    pub(crate) threads: u32,
+}
+
+/// What one request may ask for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Limits {
+    pub(crate) bounds: Bounds,
+    /// 0 takes the model's own.
+    pub(crate) max_side: u32,
+}
+
+/// Logs.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Log {
+    pub(crate) format: Format,
+    pub(crate) filter: String,
+}
+
+impl Default for Config {
+    /// What the crates below take on by themselves, and the demo model.
+    fn default() -> Self {
+        let (http, engine, load) = (HttpLimits::default(), ldm_engine::Limits::default(), LoadOptions::default());
+        let small = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        Self {
+            server: Server {
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+                body_limit_mb: small(http.body_bytes >> 20),
+                pixel_limit: http.pixels,
+                cors_origins: Vec::new(),
+                shutdown_grace_seconds: 30,
+            },
+            engine: Engine {
+                queue: small(engine.queue),
+                running: small(engine.running),
+                row_cap: load.row_cap,
+                prompt_cache: small(load.cache),
+            },
+            device: Placement { device: load.device, dtype: load.dtype, threads: small(load.threads.unwrap_or(0)) },
+            limits: Limits { bounds: load.bounds, max_side: load.max_side.unwrap_or(0) },
+            log: Log { format: Format::Text, filter: "info".to_owned() },
+            models: vec![ModelSource { id: "demo".to_owned(), dir: PathBuf::from("assets/demo") }],
+        }
+    }
+}
+
+impl Config {
+    /// How much the edge takes on.
+    pub(crate) fn http_limits(&self) -> HttpLimits {
+        let body_bytes = self.server.body_limit_mb as usize * (1 << 20);
+        HttpLimits { body_bytes, pixels: self.server.pixel_limit, ..HttpLimits::default() }
+    }
+
+    /// How much the engine takes on.
+    pub(crate) fn engine_limits(&self) -> ldm_engine::Limits {
+        ldm_engine::Limits { queue: self.engine.queue as usize, running: self.engine.running as usize }
+    }
+
+    /// How models are loaded.
+    pub(crate) fn load_options(&self) -> LoadOptions {
+        LoadOptions {
+            device: self.device.device,
+            dtype: self.device.dtype,
+            row_cap: self.engine.row_cap,
+            max_side: (self.limits.max_side > 0).then_some(self.limits.max_side),
+            threads: (self.device.threads > 0).then_some(self.device.threads as usize),
+            cache: self.engine.prompt_cache as usize,
+            bounds: self.limits.bounds,
+        }
+    }
+
+    /// How long accepted jobs may take to finish when the service stops.
+    pub(crate) fn grace(&self) -> Duration {
+        Duration::from_secs(self.server.shutdown_grace_seconds.into())
+    }
+}

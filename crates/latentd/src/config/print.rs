@@ -1,0 +1,42 @@
+//! A configuration as its file: what `serve --print-config` prints, and what `config/latentd.toml` is for the defaults.
+
+use std::fmt::Write;
+
+use toml::Value;
+
+use super::Config;
+use super::models::KEYS;
+use super::settings::{SECTIONS, SETTINGS};
+
+const HEAD: &str = "\
+# The settings of `latentd serve`, here with their defaults; `latentd serve --print-config` prints those in force.
+#
+# A flag beats an environment variable, that beats this file (--config or LATENTD_CONFIG), and that the default.
+# The variable of a setting is LATENTD_<SECTION>_<KEY>, for example LATENTD_SERVER_LISTEN; lists stand between commas, and
+# an empty variable counts as none. LATENTD_MODELS takes id=dir,id2=dir2; RUST_LOG sets log.filter.
+# Unknown keys and variables are errors.
+";
+
+/// The file that sets `config`.
+pub(crate) fn print(config: &Config) -> String {
+    // Writing to a string does not fail.
+    let mut out = HEAD.to_owned();
+    for (section, about) in SECTIONS {
+        let _ = write!(out, "\n# {about}\n[{section}]\n");
+        for setting in SETTINGS.iter().filter(|setting| setting.parts().0 == section) {
+            let _ = writeln!(out, "# {}\n{} = {}", setting.comment, setting.parts().1, (setting.get)(config));
+        }
+    }
+    out += "\n# The models, one table each; the first is the default.\n";
+    for (at, model) in config.models.iter().enumerate() {
+        out += if at == 0 { "[[models]]\n" } else { "\n[[models]]\n" };
+        let values = [model.id.clone(), model.dir.display().to_string()];
+        for ((key, comment), value) in KEYS.into_iter().zip(values) {
+            if at == 0 {
+                let _ = writeln!(out, "# {comment}");
+            }
+            let _ = writeln!(out, "{key} = {}", Value::String(value));
+        }
+    }
+    out
+}

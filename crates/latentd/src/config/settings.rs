@@ -1,0 +1,193 @@
+//! The table of settings: one entry per setting, its name, its comment, how it is read and how it is written.
+
+use toml::Value;
+use tracing_subscriber::EnvFilter;
+
+use super::Config;
+use super::given::{Expected, Given};
+
+/// One setting.
+pub(super) struct Setting {
+    /// `section.key`.
+    pub(super) name: &'static str,
+    /// What it means, in a line.
+    pub(super) comment: &'static str,
+    /// Takes a value over, or says what it must be.
+    pub(super) set: fn(&mut Config, Given<'_>) -> Result<(), Expected>,
+    /// The value now.
+    pub(super) get: fn(&Config) -> Value,
+}
+
+/// Sections in the order of the file, with what they are about.
+pub(super) const SECTIONS: [(&str, &str); 5] = [
+    ("server", "The HTTP edge."),
+    ("engine", "The queue and the batches."),
+    ("device", "Where models live, and how."),
+    ("limits", "What one request may ask for. What a model cannot do is refused besides."),
+    ("log", "Logs go to stderr."),
+];
+
+/// The largest count of anything: so large that it stands for no limit, and safe to multiply.
+const MANY: u32 = 1_000_000;
+
+/// Every setting, section by section in the order of the file.
+pub(super) const SETTINGS: [Setting; 19] = [
+    Setting {
+        name: "server.listen",
+        comment: "Address and port; port 0 takes a free one. 0.0.0.0 listens on every interface: put a proxy with TLS before it.",
+        set: |config, given| {
+            put(&mut config.server.listen, given.parsed("an address and port such as 127.0.0.1:8080 or [::]:8080"))
+        },
+        get: |config| text(config.server.listen),
+    },
+    Setting {
+        name: "server.body_limit_mb",
+        comment: "Largest body of a request, MiB.",
+        set: |config, given| put(&mut config.server.body_limit_mb, given.whole(1..=1024)),
+        get: |config| whole(config.server.body_limit_mb),
+    },
+    Setting {
+        name: "server.pixel_limit",
+        comment: "Largest picture in a request, pixels.",
+        set: |config, given| put(&mut config.server.pixel_limit, given.whole(1..=1 << 30)),
+        get: |config| Value::Integer(i64::try_from(config.server.pixel_limit).unwrap_or(i64::MAX)),
+    },
+    Setting {
+        name: "server.cors_origins",
+        comment: "Origins whose pages may call the service from a browser, such as \"https://example.org\"; \"*\" lets every page.",
+        set: |config, given| {
+            let good = |origin: &str| {
+                let visible = origin.bytes().all(|byte| byte.is_ascii_graphic());
+                visible && (origin == "*" || (origin.contains("://") && !origin.ends_with('/')))
+            };
+            put(&mut config.server.cors_origins, given.list("a list of origins such as https://example.org, or *", good))
+        },
+        get: |config| Value::Array(config.server.cors_origins.iter().map(|origin| Value::from(origin.as_str())).collect()),
+    },
+    Setting {
+        name: "server.shutdown_grace_seconds",
+        comment: "After SIGTERM, how long accepted jobs may take to finish.",
+        set: |config, given| put(&mut config.server.shutdown_grace_seconds, given.whole(0..=86_400)),
+        get: |config| whole(config.server.shutdown_grace_seconds),
+    },
+    Setting {
+        name: "engine.queue",
+        comment: "Pictures that may be unfinished at once, waiting and in work together; beyond that the answer is 429.",
+        set: |config, given| put(&mut config.engine.queue, given.whole(1..=MANY)),
+        get: |config| whole(config.engine.queue),
+    },
+    Setting {
+        name: "engine.running",
+        comment: "Pictures that may be in work on the device at once.",
+        set: |config, given| put(&mut config.engine.running, given.whole(1..=MANY)),
+        get: |config| whole(config.engine.running),
+    },
+    Setting {
+        name: "engine.row_cap",
+        comment: "Rows that one network call may hold; a picture takes two under guidance, else one.",
+        set: |config, given| put(&mut config.engine.row_cap, given.whole(2..=4096)),
+        get: |config| whole(config.engine.row_cap),
+    },
+    Setting {
+        name: "engine.prompt_cache",
+        comment: "Encoded prompts that are kept.",
+        set: |config, given| put(&mut config.engine.prompt_cache, given.whole(1..=MANY)),
+        get: |config| whole(config.engine.prompt_cache),
+    },
+    Setting {
+        name: "device.device",
+        comment: "\"cpu\" or \"cuda:N\".",
+        set: |config, given| put(&mut config.device.device, given.parsed("cpu or cuda:N")),
+        get: |config| text(config.device.device),
+    },
+    Setting {
+        name: "device.dtype",
+        comment: "Number format of the networks: \"f32\", \"bf16\" or \"f16\".",
+        set: |config, given| put(&mut config.device.dtype, given.parsed("f32, bf16 or f16")),
+        get: |config| text(config.device.dtype),
+    },
+    Setting {
+        name: "device.threads",
+        comment: "Threads that compute on a CPU; 0 leaves the choice to libtorch.",
+        set: |config, given| put(&mut config.device.threads, given.whole(0..=4096)),
+        get: |config| whole(config.device.threads),
+    },
+    Setting {
+        name: "limits.steps",
+        comment: "Steps at most.",
+        set: |config, given| put(&mut config.limits.bounds.steps, given.whole(1..=1000)),
+        get: |config| whole(config.limits.bounds.steps),
+    },
+    Setting {
+        name: "limits.guidance",
+        comment: "Guidance scale at most.",
+        set: |config, given| put(&mut config.limits.bounds.guidance, given.real(1.0..=1000.0)),
+        get: |config| Value::Float(config.limits.bounds.guidance),
+    },
+    Setting {
+        name: "limits.images",
+        comment: "Pictures per request at most.",
+        set: |config, given| put(&mut config.limits.bounds.images, given.whole(1..=1000)),
+        get: |config| whole(config.limits.bounds.images),
+    },
+    Setting {
+        name: "limits.prompt_chars",
+        comment: "Characters of a prompt at most.",
+        set: |config, given| put(&mut config.limits.bounds.prompt_chars, given.whole(1..=MANY)),
+        get: |config| whole(config.limits.bounds.prompt_chars),
+    },
+    Setting {
+        name: "limits.max_side",
+        comment: "Width and height at most, pixels; 0 takes what the model says.",
+        set: |config, given| put(&mut config.limits.max_side, given.whole(0..=16_384)),
+        get: |config| whole(config.limits.max_side),
+    },
+    Setting {
+        name: "log.format",
+        comment: "\"text\" for people, \"json\" for machines.",
+        set: |config, given| put(&mut config.log.format, given.parsed("text or json")),
+        get: |config| text(config.log.format),
+    },
+    Setting {
+        name: "log.filter",
+        comment: "What is logged: a level, or levels by crate such as \"info,ldm_engine=debug\".",
+        set: |config, given| {
+            let filter: String = given.parsed(FILTERS)?;
+            let good = !filter.trim().is_empty() && EnvFilter::try_new(&filter).is_ok();
+            put(&mut config.log.filter, if good { Ok(filter) } else { Err(FILTERS.to_owned()) })
+        },
+        get: |config| text(&config.log.filter),
+    },
+];
+
+const FILTERS: &str = "a level or levels by crate, such as info or warn,ldm_engine=debug";
+
+/// The setting of that name.
+pub(super) fn named(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+impl Setting {
+    /// The section, and the key in it.
+    pub(super) fn parts(&self) -> (&'static str, &'static str) {
+        self.name.split_once('.').unwrap_or(("", self.name))
+    }
+
+    /// The environment variable: `LATENTD_<SECTION>_<KEY>`.
+    pub(super) fn variable(&self) -> String {
+        format!("LATENTD_{}", self.name.replace('.', "_").to_uppercase())
+    }
+}
+
+fn put<T>(place: &mut T, value: Result<T, Expected>) -> Result<(), Expected> {
+    *place = value?;
+    Ok(())
+}
+
+fn text(value: impl ToString) -> Value {
+    Value::String(value.to_string())
+}
+
+fn whole(value: u32) -> Value {
+    Value::Integer(value.into())
+}

@@ -1,0 +1,11 @@
+//! The networks from outside: against diffusers and transformers (`tools/goldens/nn.py`), and what loading refuses.
+
+mod attention;
+mod configs;
+mod context;
+mod goldens;
+mod loading;
+mod parity;
+mod precision;
+mod tokens;
+mod training;
