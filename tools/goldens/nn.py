@@ -14,7 +14,7 @@ import shutil
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -201,11 +201,13 @@ def tiny_sd():
     # transformers 5 leaves the prefix out; Stable Diffusion's own files have it.
     state = {f"text_model.{name}": t.half() for name, t in models["text_encoder"].state_dict().items()}
     save_file(state, at / "text_encoder" / "model.safetensors", {"format": "pt"})
-    scheduler = PNDMScheduler(
-        num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-        skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1,
-    )
-    scheduler.save_pretrained(at / "scheduler")
+    # Word for word as Stable Diffusion 1.5 has it: what it does not say, each scheduler class says otherwise.
+    scheduler = {
+        "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012, "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085, "num_train_timesteps": 1000, "set_alpha_to_one": False, "skip_prk_steps": True,
+        "steps_offset": 1, "trained_betas": None, "clip_sample": False,
+    }
+    write_json(at / "scheduler" / "scheduler_config.json", scheduler)
     index = {
         "_class_name": "StableDiffusionPipeline", "_diffusers_version": diffusers.__version__,
         "feature_extractor": [None, None], "image_encoder": [None, None], "requires_safety_checker": False,

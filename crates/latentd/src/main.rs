@@ -5,6 +5,7 @@ mod config;
 mod exit;
 mod nearest;
 mod picture;
+mod signals;
 mod telemetry;
 
 use std::process::ExitCode;

@@ -47,8 +47,9 @@ pub(crate) fn start(format: Format, filter: &str) -> anyhow::Result<()> {
     started.map_err(anyhow::Error::from_boxed)
 }
 
-/// Starts logging for a command at a terminal: text, warnings only unless `RUST_LOG` says otherwise.
+/// Starts logging for a command at a terminal: text, warnings only unless `RUST_LOG` says otherwise. The command itself
+/// says why it fails.
 pub(crate) fn at_terminal() -> anyhow::Result<()> {
     let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
-    start(Format::Text, filter.as_deref().unwrap_or("warn"))
+    start(Format::Text, filter.as_deref().unwrap_or("warn,ldm_engine::worker=off"))
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// A configuration file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,4 +45,16 @@ impl ConfigError {
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
     let text = std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     serde_json::from_slice(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+}
+
+/// Refuses a configuration in which one of these settings is there with another value than these.
+pub(crate) fn refuse_unlike(config: &Value, settings: &[(&'static str, &'static [&'static str])]) -> Result<(), ConfigError> {
+    for &(key, allowed) in settings {
+        let Some(value) = config.get(key) else { continue };
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        if !allowed.contains(&text.as_str()) {
+            return Err(ConfigError::Unsupported { key, value: value.to_string(), why: allowed[0] });
+        }
+    }
+    Ok(())
 }

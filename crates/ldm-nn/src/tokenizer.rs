@@ -111,7 +111,8 @@ impl ClipTokenizer {
             tokenizer.token_to_id(token).ok_or_else(|| bad(format!("the vocabulary lacks the special token {token:?}")))
         };
         let (bos_id, eos_id, pad_id) = (id(&tokenizer, &bos)?, id(&tokenizer, &eos)?, id(&tokenizer, &pad)?);
-        let marks = [&bos, &eos].map(|token| AddedToken::from(token.clone(), true).normalized(false));
+        // The padding too: where it is a word, as SD 2's "!", transformers takes it out of texts before anything else.
+        let marks = [&bos, &eos, &pad].map(|token| AddedToken::from(token.clone(), true).normalized(false));
         tokenizer.add_special_tokens(&marks);
         let length = settings
             .model_max_length

@@ -9,7 +9,7 @@ use crate::blocks::{
     Conv2d, CrossKv, Downsample2D, GroupNorm, Linear, ResnetBlock2D, Transformer2D, Transformer2DConfig, Upsample2D, in_layout,
     silu,
 };
-use crate::config::{ConfigError, read_json};
+use crate::config::{ConfigError, read_json, refuse_unlike};
 use crate::weights::{Layout, Weights};
 
 /// One number for all levels, or one for each.
@@ -99,6 +99,23 @@ pub struct UNet2DConditionConfig {
     pub conv_out_kernel: i64,
 }
 
+/// Settings of diffusers' class that only networks with other parts have, with the values that mean "without".
+const WITHOUT: [(&str, &[&str]); 13] = [
+    ("attention_type", &["default"]),
+    ("class_embeddings_concat", &["false"]),
+    ("cross_attention_norm", &["null"]),
+    ("encoder_hid_dim_type", &["null"]),
+    ("mid_block_only_cross_attention", &["null", "false"]),
+    ("projection_class_embeddings_input_dim", &["null"]),
+    ("resnet_out_scale_factor", &["1", "1.0"]),
+    ("resnet_skip_time_act", &["false"]),
+    ("reverse_transformer_layers_per_block", &["null"]),
+    ("time_embedding_act_fn", &["null"]),
+    ("time_embedding_dim", &["null"]),
+    ("time_embedding_type", &["positional"]),
+    ("timestep_post_act", &["null"]),
+];
+
 impl Default for UNet2DConditionConfig {
     fn default() -> Self {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
@@ -144,6 +161,7 @@ impl UNet2DConditionConfig {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let config: Self = read_json(path)?;
         config.check()?;
+        refuse_unlike(&read_json(path)?, &WITHOUT)?;
         Ok(config)
     }
 
@@ -154,13 +172,15 @@ impl UNet2DConditionConfig {
         if levels == 0 || self.down_block_types.len() != levels || self.up_block_types.len() != levels {
             return fail("down_block_types", &self.down_block_types, "one type per entry of block_out_channels, down and up");
         }
-        let lengths =
-            [Some(&self.attention_head_dim), self.num_attention_heads.as_ref(), Some(&self.transformer_layers_per_block)];
-        for per_level in lengths.into_iter().flatten() {
-            if let PerLevel::Each(values) = per_level
+        for (key, per_level) in [
+            ("attention_head_dim", Some(&self.attention_head_dim)),
+            ("num_attention_heads", self.num_attention_heads.as_ref()),
+            ("transformer_layers_per_block", Some(&self.transformer_layers_per_block)),
+        ] {
+            if let Some(PerLevel::Each(values)) = per_level
                 && values.len() != levels
             {
-                return fail("attention_head_dim", values, "one number, or one per entry of block_out_channels");
+                return fail(key, values, "one number, or one per entry of block_out_channels");
             }
         }
         for kind in &self.down_block_types {
@@ -217,8 +237,13 @@ impl UNet2DConditionConfig {
         if self.mid_block_scale_factor != 1. {
             return fail("mid_block_scale_factor", &self.mid_block_scale_factor, "1");
         }
-        if self.downsample_padding != 1 || self.conv_in_kernel != 3 || self.conv_out_kernel != 3 {
-            return fail("downsample_padding", &self.downsample_padding, "1, with kernels of 3");
+        if self.downsample_padding != 1 {
+            return fail("downsample_padding", &self.downsample_padding, "1");
+        }
+        for (key, size) in [("conv_in_kernel", self.conv_in_kernel), ("conv_out_kernel", self.conv_out_kernel)] {
+            if size != 3 {
+                return fail(key, &size, "3");
+            }
         }
         Ok(())
     }

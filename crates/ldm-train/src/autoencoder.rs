@@ -44,7 +44,9 @@ fn crops(pictures: &Tensor, side: i64, rng: &mut scene::Rng) -> Tensor {
 }
 
 /// Trains until the configured number of steps, resuming where a checkpoint says, and exports `out/vae`.
-pub fn train(run: &AutoencoderRun, device: Device) -> Result<()> {
+///
+/// When `stop` says so after a step, the state is kept for the next start and nothing is exported.
+pub fn train(run: &AutoencoderRun, device: Device, stop: &dyn Fn() -> bool) -> Result<()> {
     let settings = &run.train;
     let config = shape(run);
     config.check()?;
@@ -54,13 +56,13 @@ pub fn train(run: &AutoencoderRun, device: Device) -> Result<()> {
     let vae = AutoencoderKl::new(&weights, &config);
     let mut optimizer = Optimizer::new(weights.into_variables(), settings);
     let start = checkpoint::resume(&settings.out, run, &mut optimizer)?;
-    tch::manual_seed((settings.seed + start) as i64);
     let held_out = held_out_pictures(run.held_out, settings.size).to_device(device);
     let kind = settings.dtype.kind();
     let mut log = Log::new(&settings.out, settings.steps, start, settings.log_every)?;
     log.line(json!({"parameters": optimizer.len(), "start": start}))?;
 
     for step in start..settings.steps {
+        settings.seed_step(step);
         let (pixels, _) =
             scene::render_batch(settings.seed, step * settings.batch as u64, settings.batch as usize, settings.size);
         let side = settings.size as i64;
@@ -79,8 +81,12 @@ pub fn train(run: &AutoencoderRun, device: Device) -> Result<()> {
             let pairs = Tensor::stack(&[&held_out, &measured.pictures], 1).narrow(0, 0, held_out.size()[0].min(32)).flatten(0, 1);
             grid::save(&pairs, 16, 2, &settings.out.join(format!("reconstructions-{:06}.png", step + 1)))?;
         }
-        if (step + 1) % settings.checkpoint_every == 0 || step + 1 == settings.steps {
+        let stopped = stop() && step + 1 < settings.steps;
+        if (step + 1) % settings.checkpoint_every == 0 || step + 1 == settings.steps || stopped {
             checkpoint::save(&settings.out, step + 1, run, &optimizer)?;
+        }
+        if stopped {
+            return Ok(());
         }
     }
     let measured = optimizer.with_average(|| measure(&vae, &held_out));

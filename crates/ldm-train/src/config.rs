@@ -69,6 +69,11 @@ impl Loop {
         self.learning_rate * rise * (0.02 + 0.98 * cosine)
     }
 
+    /// Seeds everything random in a step, so that a resumed training is the same as one that never stopped.
+    pub(crate) fn seed_step(&self, step: u64) {
+        tch::manual_seed(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(step) as i64);
+    }
+
     fn check(&self) -> Result<()> {
         ensure!(self.steps > 0 && self.batch > 0, "`steps` and `batch` must be positive");
         ensure!((16..=512).contains(&self.size), "`size` must be from 16 to 512, not {}", self.size);

@@ -91,43 +91,40 @@ struct Data {
 }
 
 impl Data {
-    /// The encoded scenes of an earlier start of the same run, or encodes them now and keeps them for the next start.
-    fn load_or_encode(run: &DiffusionRun, vae: &AutoencoderKl, tokenizer: &ClipTokenizer, device: Device) -> Result<Self> {
+    /// The scenes of the run. Their latents are encoded once and kept for later starts.
+    fn new(run: &DiffusionRun, vae: &AutoencoderKl, tokenizer: &ClipTokenizer, device: Device) -> Result<Self> {
         let path = run.train.out.join(format!("latents-{}-{}.safetensors", run.train.seed, run.pictures));
-        if path.is_file() {
-            let kept = Checkpoint::open_files([path])?;
-            let part = |name| kept.tensor(name).to_device(device);
-            return Ok(Self { mean: part("mean"), std: part("std"), ids: part("ids").to_kind(Kind::Int64) });
+        if !path.is_file() {
+            let (mean, std) = Self::encode(run, vae, device);
+            ldm_nn::weights::save([("mean", &mean), ("std", &std)], Kind::Float, &path)?;
         }
-        let data = Self::encode(run, vae, tokenizer, device)?;
-        let ids = data.ids.to_kind(Kind::Float);
-        let parts = [("mean", &data.mean), ("std", &data.std), ("ids", &ids)];
-        ldm_nn::weights::save(parts, Kind::Float, &path)?;
-        Ok(data)
+        let kept = Checkpoint::open_files([path])?;
+        let mut ids = Vec::new();
+        for index in 0..run.pictures {
+            ids.extend(encode(tokenizer, &scene::caption(run.train.seed, index))?);
+        }
+        let ids = Tensor::from_slice(&ids).view([run.pictures as i64, tokenizer.length() as i64]).to_device(device);
+        Ok(Self { mean: kept.tensor("mean").to_device(device), std: kept.tensor("std").to_device(device), ids })
     }
 
-    fn encode(run: &DiffusionRun, vae: &AutoencoderKl, tokenizer: &ClipTokenizer, device: Device) -> Result<Self> {
+    fn encode(run: &DiffusionRun, vae: &AutoencoderKl, device: Device) -> (Tensor, Tensor) {
         const PART: u64 = 64;
         let (size, scale) = (run.train.size, vae.config().scaling_factor);
         let bar = indicatif::ProgressBar::new(run.pictures).with_message("encoding");
-        let (mut mean, mut std, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut mean, mut std) = (Vec::new(), Vec::new());
         let mut start = 0;
         while start < run.pictures {
             let n = PART.min(run.pictures - start) as usize;
-            let (pixels, captions) = scene::render_batch(run.train.seed, start, n, size);
+            let (pixels, _) = scene::render_batch(run.train.seed, start, n, size);
             let pictures = Tensor::from_slice(&pixels).view([n as i64, 3, size as i64, size as i64]).to_device(device);
             let posterior = tch::no_grad(|| vae.encode(&pictures.to_kind(run.train.dtype.kind()))).to_kind(Kind::Float);
             mean.push(posterior.mode() * scale);
             std.push(posterior.std() * scale);
-            for caption in &captions {
-                ids.extend(encode(tokenizer, caption)?);
-            }
             start += n as u64;
             bar.set_position(start);
         }
         bar.finish_and_clear();
-        let ids = Tensor::from_slice(&ids).view([run.pictures as i64, tokenizer.length() as i64]).to_device(device);
-        Ok(Self { mean: Tensor::cat(&mean, 0), std: Tensor::cat(&std, 0), ids })
+        (Tensor::cat(&mean, 0), Tensor::cat(&std, 0))
     }
 }
 
@@ -137,8 +134,11 @@ fn encode(tokenizer: &ClipTokenizer, text: &str) -> Result<Vec<i64>> {
     Ok(tokens.ids)
 }
 
-/// Trains until the configured number of steps, resuming where a checkpoint says, and exports a whole model to `out/model`.
-pub fn train(run: &DiffusionRun, device: Device) -> Result<()> {
+/// Trains until the configured number of steps, resuming where a checkpoint says, and exports a whole model to `out/model`
+/// at every checkpoint.
+///
+/// When `stop` says so after a step, the state is kept for the next start.
+pub fn train(run: &DiffusionRun, device: Device, stop: &dyn Fn() -> bool) -> Result<()> {
     let settings = &run.train;
     std::fs::create_dir_all(&settings.out)?;
     let model = settings.out.join("model");
@@ -167,13 +167,13 @@ pub fn train(run: &DiffusionRun, device: Device) -> Result<()> {
 
     let mut log = Log::new(&settings.out, settings.steps, start, settings.log_every)?;
     log.line(json!({"parameters": optimizer.len(), "start": start}))?;
-    let data = Data::load_or_encode(run, &networks.vae, &networks.tokenizer, device)?;
-    tch::manual_seed((settings.seed + start) as i64);
+    let data = Data::new(run, &networks.vae, &networks.tokenizer, device)?;
     let empty = Tensor::from_slice(&encode(&networks.tokenizer, "")?).to_device(device);
     let table: Vec<f32> = NoiseSchedule::new(&networks.scheduler.schedule)?.alphas_cumprod().iter().map(|&a| a as f32).collect();
     let alphas_cumprod = Tensor::from_slice(&table).to_device(device);
 
     for step in start..settings.steps {
+        settings.seed_step(step);
         let loss = networks.loss(run, &data, &empty, &alphas_cumprod);
         let norm = optimizer.step(&loss, step);
         log.step(step + 1, loss.double_value(&[]), settings.learning_rate_at(step), norm)?;
@@ -184,7 +184,8 @@ pub fn train(run: &DiffusionRun, device: Device) -> Result<()> {
             let shown = pictures.narrow(0, 0, pictures.size()[0].min(50));
             grid::save(&shown, 10, 2, &settings.out.join(format!("samples-{:06}.png", step + 1)))?;
         }
-        if (step + 1) % settings.checkpoint_every == 0 || last {
+        let stopped = stop() && !last;
+        if (step + 1) % settings.checkpoint_every == 0 || last || stopped {
             checkpoint::save(&settings.out, step + 1, run, &optimizer)?;
             let averaged = optimizer.averaged();
             export::unet(&model, &unet_config, run.unet.heads, &averaged[..unet_count])?;
@@ -194,6 +195,9 @@ pub fn train(run: &DiffusionRun, device: Device) -> Result<()> {
             for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
                 std::fs::copy(run.first_stage.join("vae").join(file), model.join("vae").join(file))?;
             }
+        }
+        if stopped {
+            return Ok(());
         }
     }
     log.finish();

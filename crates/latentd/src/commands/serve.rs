@@ -1,5 +1,6 @@
 //! `latentd serve`: the service, from its configuration to its last job.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,10 +13,10 @@ use ldm_engine::{Readiness, Service};
 use ldm_http::{App, Metrics};
 use ldm_pipeline::DeviceExecutor;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, File, Flag, Sources, environment, print, resolve};
 use crate::exit::{Usage, at_once};
+use crate::signals::Signals;
 use crate::telemetry;
 
 /// Beyond the grace: the step that was under way, and the last answers on their way out.
@@ -83,7 +84,7 @@ impl Args {
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     let config = args.configuration()?;
     if args.print_config {
-        print!("{}", print(&config));
+        std::io::stdout().write_all(print(&config).as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
     telemetry::start(config.log.format, &config.log.filter)?;
@@ -91,7 +92,13 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     let served = runtime.block_on(serve(&config));
     // A picture that is still being encoded has nobody left to go to.
     runtime.shutdown_background();
-    served.map(|()| ExitCode::SUCCESS)
+    Ok(match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    })
 }
 
 async fn serve(config: &Config) -> Result<()> {
@@ -110,7 +117,7 @@ async fn serve(config: &Config) -> Result<()> {
     let app = App::new(service.clone(), metrics).limits(config.http_limits());
     let app = app.origins(&config.server.cors_origins).map_err(|error| Usage(format!("server.cors_origins: {error}")))?;
 
-    let stop = signals.first(service.clone(), config.grace());
+    let stop = stop(signals, service.clone(), config.grace());
     let mut server = std::pin::pin!(ldm_http::serve(listener, app, stop, config.grace()));
     let ready = tokio::select! {
         ended = &mut server => Some(ended),
@@ -152,46 +159,26 @@ fn curl(mut address: SocketAddr) -> String {
     )
 }
 
-/// The signals that end the service.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+/// Waits for the first signal. From then on a second one ends the process at once, and so does a step that outlasts the
+/// grace by far. While the models are still being loaded there is nothing to wait for.
+async fn stop(mut signals: Signals, service: Service, grace: Duration) {
+    let (signal, _) = signals.next().await;
+    tracing::info!(signal, load = ?service.load(), "stopping; a second signal ends the process at once");
+    if matches!(service.readiness(), Readiness::Loading | Readiness::WarmingUp) {
+        at_once(0);
     }
-
-    /// The next one: its name, and the exit code of a process that it ends.
-    async fn next(&mut self) -> (&'static str, u8) {
+    tokio::spawn(async move {
         tokio::select! {
-            _ = self.terminate.recv() => ("SIGTERM", 143),
-            _ = self.interrupt.recv() => ("SIGINT", 130),
-        }
-    }
-
-    /// Waits for the first one. From then on a second one ends the process at once, and so does a step that outlasts the
-    /// grace by far. While the models are still being loaded there is nothing to wait for.
-    async fn first(mut self, service: Service, grace: Duration) {
-        let (name, _) = self.next().await;
-        tracing::info!(signal = name, load = ?service.load(), "stopping; a second signal ends the process at once");
-        if matches!(service.readiness(), Readiness::Loading | Readiness::WarmingUp) {
-            at_once(0);
-        }
-        tokio::spawn(async move {
-            tokio::select! {
-                (name, code) = self.next() => {
-                    tracing::warn!(signal = name, "ending at once");
-                    at_once(code);
-                }
-                () = tokio::time::sleep(grace + AFTER_GRACE) => {
-                    tracing::warn!("the device is still at work long after the grace; ending without it");
-                    at_once(0);
-                }
+            (signal, code) = signals.next() => {
+                tracing::warn!(signal, "ending at once");
+                at_once(code);
             }
-        });
-    }
+            () = tokio::time::sleep(grace + AFTER_GRACE) => {
+                tracing::warn!("the device is still at work long after the grace; ending without it");
+                at_once(0);
+            }
+        }
+    });
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Result, ensure};
 use ldm_pipeline::Device;
 use ldm_train::{AutoencoderRun, DiffusionRun, autoencoder, denormals, diffusion};
 
-use crate::telemetry;
+use crate::{signals, telemetry};
 
 /// Arguments of `latentd train`.
 #[derive(Debug, clap::Args)]
@@ -34,13 +35,15 @@ struct Run {
     device: Device,
 }
 
-/// Trains to the configured number of steps, and exports.
+/// Trains to the configured number of steps, and exports. SIGTERM or SIGINT ends it after a step, with a checkpoint.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     denormals::flush();
     telemetry::at_terminal()?;
+    let raised = signals::flag()?;
+    let stop = || raised.load(Ordering::Relaxed);
     match &args.part {
-        Part::Autoencoder(run) => autoencoder::train(&AutoencoderRun::read(&run.config)?, device(run.device)?)?,
-        Part::Diffusion(run) => diffusion::train(&DiffusionRun::read(&run.config)?, device(run.device)?)?,
+        Part::Autoencoder(run) => autoencoder::train(&AutoencoderRun::read(&run.config)?, device(run.device)?, &stop)?,
+        Part::Diffusion(run) => diffusion::train(&DiffusionRun::read(&run.config)?, device(run.device)?, &stop)?,
     }
     Ok(ExitCode::SUCCESS)
 }

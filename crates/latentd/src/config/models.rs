@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ldm_pipeline::ModelSource;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::given::Given;
 use super::sources::Problem;
 use crate::nearest::nearest;
 
@@ -22,39 +23,36 @@ pub(super) fn from_file(entries: &DeArray<'_>) -> Result<Vec<ModelSource>, Vec<(
     let (mut models, mut bad) = (Vec::new(), Vec::new());
     for entry in entries {
         match entry.get_ref() {
-            DeValue::Table(table) => match from_table(entry.span().start, table, &mut bad) {
-                Some(model) => models.push(model),
-                None => continue,
-            },
+            DeValue::Table(table) => models.extend(from_table(entry.span().start, table, &mut bad)),
             _ => bad.push((entry.span().start, Problem::new(format!("a model must be {ENTRY}")))),
         }
     }
-    let start = entries.iter().next().map_or(0, |entry| entry.span().start);
-    bad.extend(checked(&models).into_iter().map(|problem| (start, problem)));
+    if bad.is_empty() {
+        let start = entries.iter().next().map_or(0, |entry| entry.span().start);
+        bad.extend(checked(&models).map(|problem| (start, problem)));
+    }
     if bad.is_empty() { Ok(models) } else { Err(bad) }
 }
 
 fn from_table(start: usize, table: &DeTable<'_>, bad: &mut Vec<(usize, Problem)>) -> Option<ModelSource> {
-    let mut found = [None, None];
+    let (mut found, before) = ([None, None], bad.len());
     for (key, value) in table.iter() {
         let known = KEYS.iter().position(|(known, _)| known == key.get_ref());
         match (known, value.get_ref().as_str()) {
             (Some(index), Some(text)) => found[index] = Some(text),
             (Some(_), None) => {
-                let message =
-                    format!("`models.{}` must be a text, not {}", key.get_ref(), super::given::Given::Toml(value.get_ref()));
+                let message = format!("`models.{}` must be a text, not {}", key.get_ref(), Given::Toml(value.get_ref()));
                 bad.push((value.span().start, Problem::new(message)));
             }
             (None, _) => {
-                let problem =
-                    Problem::unknown(&format!("models.{}", key.get_ref()), nearest(key.get_ref(), KEYS.map(|(key, _)| key)));
-                bad.push((key.span().start, problem));
+                let full = format!("models.{}", key.get_ref());
+                bad.push((key.span().start, Problem::unknown(&full, nearest(&full, ["models.id", "models.path"]))));
             }
         }
     }
     match found {
         [Some(id), Some(path)] => return Some(ModelSource { id: id.to_owned(), dir: PathBuf::from(path) }),
-        [id, _] if bad.is_empty() => {
+        [id, _] if bad.len() == before => {
             let missing = if id.is_none() { "id" } else { "path" };
             bad.push((start, Problem::new(format!("`models.{missing}` is required in {ENTRY}"))));
         }

@@ -98,22 +98,30 @@ pub(crate) fn resolve(sources: &Sources<'_>) -> Result<Config, Problems> {
 }
 
 fn read_file(config: &mut Config, file: File<'_>, bad: &mut Problems) {
-    let line =
-        |offset: usize| file.text.as_bytes()[..offset.min(file.text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1;
-    let place = |offset: usize| format!("{}:{}", file.name, line(offset));
-    let parsed = match DeTable::parse(file.text) {
-        Ok(parsed) => parsed,
+    let mut found = match DeTable::parse(file.text) {
+        Ok(parsed) => read_table(config, parsed.get_ref()),
         Err(error) => {
-            let offset = error.span().map_or(0, |span| span.start);
-            return bad.push(place(offset), &Problem::new(error.message().to_owned()));
+            vec![(error.span().map_or(0, |span| span.start), Problem::new(error.message().to_owned()))]
         }
     };
-    for (section, content) in parsed.get_ref() {
+    // The parser hands keys over by name; people read from the top.
+    found.sort_by_key(|(offset, _)| *offset);
+    for (offset, problem) in found {
+        let before = &file.text.as_bytes()[..offset.min(file.text.len())];
+        let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        bad.push(format_args!("{}:{line}", file.name), &problem);
+    }
+}
+
+/// Takes the file's settings over; what is wrong comes with its offset in the file.
+fn read_table(config: &mut Config, table: &DeTable<'_>) -> Vec<(usize, Problem)> {
+    let mut bad = Vec::new();
+    for (section, content) in table {
         let name = section.get_ref().as_ref();
         match content.get_ref() {
             DeValue::Array(entries) if name == "models" => match models::from_file(entries) {
                 Ok(models) => config.models = models,
-                Err(problems) => problems.iter().for_each(|(offset, problem)| bad.push(place(*offset), problem)),
+                Err(problems) => bad.extend(problems),
             },
             DeValue::Table(keys) if SECTIONS.iter().any(|(known, _)| *known == name) => {
                 for (key, value) in keys {
@@ -122,14 +130,13 @@ fn read_file(config: &mut Config, file: File<'_>, bad: &mut Problems) {
                         Some(setting) => set(config, setting, Given::Toml(value.get_ref())),
                         None => Err(Problem::unknown(&full, nearest(&full, SETTINGS.iter().map(|setting| setting.name)))),
                     };
-                    if let Err(problem) = outcome {
-                        bad.push(place(key.span().start), &problem);
-                    }
+                    bad.extend(outcome.err().map(|problem| (key.span().start, problem)));
                 }
             }
-            _ => bad.push(place(section.span().start), &misplaced(name, content.get_ref())),
+            _ => bad.push((section.span().start, misplaced(name, content.get_ref()))),
         }
     }
+    bad
 }
 
 /// What is at the top of the file and does not belong there.

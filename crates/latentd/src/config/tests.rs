@@ -104,7 +104,7 @@ fn unknown_names_are_errors_that_name_the_nearest_and_the_line() {
         ("[sever]\nlisten = 3", "f.toml:1: `sever` is no setting; did you mean `server`?"),
         ("\nlisten = 3", "f.toml:2: `listen` is no setting; did you mean `server.listen`?"),
         ("[[model]]\nid = \"x\"", "f.toml:1: `model` is no setting; did you mean `models`?"),
-        ("[[models]]\nid = \"x\"\ndir = \"y\"", "f.toml:3: `models.dir` is no setting; did you mean `id`?"),
+        ("[[models]]\nid = \"x\"\npth = \"y\"", "f.toml:3: `models.pth` is no setting; did you mean `models.path`?"),
     ];
     for (text, expected) in table {
         assert_eq!(complaint(file(text)), expected, "{text}");

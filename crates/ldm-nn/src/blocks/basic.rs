@@ -5,6 +5,7 @@
 
 use tch::{Kind, Tensor};
 
+use crate::kernels::{Filter, Matrix};
 use crate::weights::{Init, Weights};
 
 /// `parameter` in the dtype of `like`.
@@ -15,7 +16,7 @@ fn cast(parameter: &Tensor, like: &Tensor) -> Tensor {
 /// `y = x Wᵀ + b` on the last dimension.
 #[derive(Debug)]
 pub struct Linear {
-    weight: Tensor,
+    weight: Matrix,
     bias: Option<Tensor>,
 }
 
@@ -27,31 +28,71 @@ impl Linear {
 
     /// Without a bias.
     pub fn without_bias(w: &Weights, input: i64, output: i64) -> Self {
-        Self { weight: w.tensor("weight", &[output, input], Init::FanIn(input)), bias: None }
+        Self { weight: Matrix::new(w, w.tensor("weight", &[output, input], Init::FanIn(input))), bias: None }
     }
 
     /// Starting at zero, so that a fresh residual branch is the identity.
     pub fn zeroed(w: &Weights, input: i64, output: i64) -> Self {
         let zero = Init::Constant(0.);
-        Self { weight: w.tensor("weight", &[output, input], zero), bias: Some(w.tensor("bias", &[output], zero)) }
+        let weight = Matrix::new(w, w.tensor("weight", &[output, input], zero));
+        Self { weight, bias: Some(w.tensor("bias", &[output], zero)) }
     }
 
     /// `[…, input]` → `[…, output]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        crate::kernels::linear(x, &cast(&self.weight, x), self.bias.as_ref().map(|bias| cast(bias, x)).as_ref())
+        self.weight.forward(x, self.bias.as_ref())
+    }
+}
+
+/// A linear layer that is gated by a second one: value · gelu(gate) (GEGLU, Shazeer 2020). The first half of the parameters is
+/// the value. Two products instead of one that is then halved: each comes out contiguous.
+#[derive(Debug)]
+pub struct GatedLinear {
+    weight: Halves,
+    bias: Tensor,
+    output: i64,
+}
+
+#[derive(Debug)]
+enum Halves {
+    /// One variable, as optimisers want it.
+    Together(Tensor),
+    /// Value, gate.
+    Apart(Matrix, Matrix),
+}
+
+impl GatedLinear {
+    /// `output` numbers are left of the `2 · output` that are computed.
+    pub fn new(w: &Weights, input: i64, output: i64) -> Self {
+        let fan_in = Init::FanIn(input);
+        let (weight, bias) = (w.tensor("weight", &[output * 2, input], fan_in), w.tensor("bias", &[output * 2], fan_in));
+        let weight = if w.is_fresh() {
+            Halves::Together(weight)
+        } else {
+            Halves::Apart(Matrix::new(w, weight.narrow(0, 0, output)), Matrix::new(w, weight.narrow(0, output, output)))
+        };
+        Self { weight, bias, output }
     }
 
-    /// The rows `from .. from + count` of the output alone.
-    pub fn forward_rows(&self, x: &Tensor, from: i64, count: i64) -> Tensor {
-        let bias = self.bias.as_ref().map(|bias| cast(bias, x).narrow(0, from, count));
-        crate::kernels::linear(x, &cast(&self.weight, x).narrow(0, from, count), bias.as_ref())
+    /// `[…, input]` → `[…, output]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let half = |x: &Tensor, i: i64| x.narrow(0, i * self.output, self.output);
+        let (value_bias, gate_bias) = (half(&self.bias, 0), half(&self.bias, 1));
+        let both = |value: &Matrix, gate: &Matrix| {
+            let gate = gate.forward_gelu(x, Some(&gate_bias));
+            value.forward_times(x, Some(&value_bias), &gate)
+        };
+        match &self.weight {
+            Halves::Together(weight) => both(&Matrix::Plain(half(weight, 0)), &Matrix::Plain(half(weight, 1))),
+            Halves::Apart(value, gate) => both(value, gate),
+        }
     }
 }
 
 /// A 2-D convolution.
 #[derive(Debug)]
 pub struct Conv2d {
-    weight: Tensor,
+    weight: Filter,
     bias: Tensor,
     stride: i64,
     padding: i64,
@@ -60,41 +101,32 @@ pub struct Conv2d {
 impl Conv2d {
     /// `size`×`size`, stride 1, keeping height and width.
     pub fn new(w: &Weights, input: i64, output: i64, size: i64) -> Self {
-        let fan_in = Init::FanIn(input * size * size);
-        Self {
-            weight: w.tensor("weight", &[output, input, size, size], fan_in),
-            bias: w.tensor("bias", &[output], fan_in),
-            stride: 1,
-            padding: size / 2,
-        }
+        Self::started(w, [output, input, size, size], Init::FanIn(input * size * size), 1, size / 2)
     }
 
     /// 3×3, stride 2.
     pub fn strided(w: &Weights, input: i64, output: i64, padding: i64) -> Self {
-        Self { stride: 2, padding, ..Self::new(w, input, output, 3) }
+        Self::started(w, [output, input, 3, 3], Init::FanIn(input * 9), 2, padding)
     }
 
     /// `size`×`size`, starting at zero.
     pub fn zeroed(w: &Weights, input: i64, output: i64, size: i64) -> Self {
-        let zero = Init::Constant(0.);
-        Self {
-            weight: w.tensor("weight", &[output, input, size, size], zero),
-            bias: w.tensor("bias", &[output], zero),
-            stride: 1,
-            padding: size / 2,
-        }
+        Self::started(w, [output, input, size, size], Init::Constant(0.), 1, size / 2)
+    }
+
+    fn started(w: &Weights, shape: [i64; 4], init: Init, stride: i64, padding: i64) -> Self {
+        let weight = Filter::new(w, w.tensor("weight", &shape, init), stride, padding);
+        Self { weight, bias: w.tensor("bias", &shape[..1], init), stride, padding }
     }
 
     /// `[B, input, H, W]` → `[B, output, H', W']`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let (s, p) = (self.stride, self.padding);
-        x.conv2d(&cast(&self.weight, x), Some(&cast(&self.bias, x)), [s, s], [p, p], [1, 1], 1)
+        self.weight.forward(x, &self.bias, self.stride, self.padding)
     }
 
     /// A 1×1 convolution as a linear layer on tokens: `[…, input]` → `[…, output]`.
     pub fn forward_tokens(&self, x: &Tensor) -> Tensor {
-        let (output, input) = (self.weight.size()[0], self.weight.size()[1]);
-        crate::kernels::linear(x, &cast(&self.weight, x).view([output, input]), Some(&cast(&self.bias, x)))
+        self.weight.forward_tokens(x, &self.bias)
     }
 }
 

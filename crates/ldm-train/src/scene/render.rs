@@ -106,6 +106,12 @@ fn paint(pixels: &mut [u8], size: usize, object: &Object) {
     }
 }
 
+/// The caption of training item `index` under `seed`: the same that [`render_batch`] gives.
+pub fn caption(seed: u64, index: u64) -> String {
+    let mut rng = Rng::at(seed, index);
+    Scene::sample(&mut rng).caption(&mut rng)
+}
+
 /// Training items `start`..`start + n` under `seed`: pixels B 3 H W in [-1, 1], one after another, and a caption each.
 ///
 /// Item i is the same whatever the batch it comes in. Uses up to the machine's number of threads.

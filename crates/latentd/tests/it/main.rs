@@ -1,0 +1,6 @@
+//! The binary from outside: flags, configuration, `inspect`, `generate`, `serve`.
+
+mod cli;
+mod generate;
+mod serve;
+mod support;

@@ -1,0 +1,124 @@
+//! The products that networks spend their time in, each with its choice of kernel.
+//!
+//! Trained parameters stay as they are and go through ATen, which knows gradients. Weights that serve on a CPU are packed
+//! once, when they are loaded; where a processor or dtype has no such kernel, ATen is the fallback again.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod flash;
+mod onednn;
+#[cfg(target_arch = "x86_64")]
+mod team;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::weights::{Layout, Weights};
+use onednn::Post;
+
+/// Whether what `w` gives is worth packing: it is not trained and lives on a CPU.
+fn serves_on_cpu(w: &Weights) -> bool {
+    !w.is_fresh() && w.device() == Device::Cpu
+}
+
+/// `parameter` in the dtype of `like`.
+fn cast(parameter: &Tensor, like: &Tensor) -> Tensor {
+    if parameter.kind() == like.kind() { parameter.shallow_clone() } else { parameter.to_kind(like.kind()) }
+}
+
+/// Runs `f` on `x` in the dtype that packed weights have, and gives the result in the dtype of `x`.
+fn in_kind(x: &Tensor, kind: Kind, f: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
+    if x.kind() == kind { f(x) } else { f(&x.to_kind(kind)).to_kind(x.kind()) }
+}
+
+/// The weights of a linear layer, `[output, input]`.
+#[derive(Debug)]
+pub enum Matrix {
+    /// As they were given.
+    Plain(Tensor),
+    /// In oneDNN's order.
+    Packed(Tensor),
+}
+
+impl Matrix {
+    /// Packs `weight`, which came from `w`, where that pays.
+    pub fn new(w: &Weights, weight: Tensor) -> Self {
+        let packed = if serves_on_cpu(w) { onednn::pack_linear(&weight) } else { None };
+        packed.map_or(Self::Plain(weight), Self::Packed)
+    }
+
+    /// `x Wᵀ + b` on the last dimension.
+    pub fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        match self {
+            Self::Plain(weight) => x.linear(&cast(weight, x), bias.map(|bias| cast(bias, x))),
+            Self::Packed(weight) => in_kind(x, weight.kind(), |x| onednn::linear(x, weight, bias, Post::Nothing)),
+        }
+    }
+
+    /// gelu(x Wᵀ + b), the exact one.
+    pub fn forward_gelu(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        match self {
+            Self::Plain(_) => self.forward(x, bias).gelu("none"),
+            Self::Packed(weight) => in_kind(x, weight.kind(), |x| onednn::linear(x, weight, bias, Post::Gelu)),
+        }
+    }
+
+    /// (x Wᵀ + b) · other.
+    pub fn forward_times(&self, x: &Tensor, bias: Option<&Tensor>, other: &Tensor) -> Tensor {
+        match self {
+            Self::Packed(weight) if x.kind() == weight.kind() && other.kind() == x.kind() => {
+                onednn::linear_times(x, weight, bias, other)
+            }
+            _ => self.forward(x, bias) * other,
+        }
+    }
+}
+
+/// The weights of a 2-D convolution, `[output, input, h, w]`.
+#[derive(Debug)]
+pub enum Filter {
+    /// As they were given.
+    Plain(Tensor),
+    /// 1×1: a linear layer on the channels, which channels_last keeps together.
+    Pointwise(Matrix),
+    /// In oneDNN's order.
+    Packed(Tensor),
+}
+
+impl Filter {
+    /// Packs `weight`, which came from `w`, where that pays.
+    pub fn new(w: &Weights, weight: Tensor, stride: i64, padding: i64) -> Self {
+        if !serves_on_cpu(w) || w.layout() != Layout::ChannelsLast {
+            return Self::Plain(weight);
+        }
+        let (output, input, height, width) = weight.size4().expect("a filter has four dimensions");
+        if (height, width, stride, padding) == (1, 1, 1, 0) {
+            return Self::Pointwise(Matrix::new(w, weight.reshape([output, input])));
+        }
+        onednn::pack_conv(&weight, stride, padding).map_or(Self::Plain(weight), Self::Packed)
+    }
+
+    /// `[B, input, H, W]` → `[B, output, H', W']`.
+    pub fn forward(&self, x: &Tensor, bias: &Tensor, stride: i64, padding: i64) -> Tensor {
+        match self {
+            Self::Plain(weight) => {
+                x.conv2d(&cast(weight, x), Some(cast(bias, x)), [stride; 2], [padding; 2], [1, 1], 1)
+            }
+            Self::Pointwise(matrix) => matrix.forward(&x.permute([0, 2, 3, 1]), Some(bias)).permute([0, 3, 1, 2]),
+            Self::Packed(weight) => in_kind(x, weight.kind(), |x| onednn::conv(x, weight, bias, stride, padding)),
+        }
+    }
+
+    /// A 1×1 convolution as a linear layer on tokens: `[…, input]` → `[…, output]`.
+    ///
+    /// # Panics
+    /// When the convolution is larger.
+    pub fn forward_tokens(&self, x: &Tensor, bias: &Tensor) -> Tensor {
+        match self {
+            Self::Plain(weight) => {
+                let (output, input) = (weight.size()[0], weight.size()[1]);
+                x.linear(&cast(weight, x).view([output, input]), Some(cast(bias, x)))
+            }
+            Self::Pointwise(matrix) => matrix.forward(x, Some(bias)),
+            Self::Packed(_) => panic!("tokens need a convolution of 1×1"),
+        }
+    }
+}

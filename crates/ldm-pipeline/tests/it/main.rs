@@ -1,0 +1,7 @@
+//! The executor from outside: against diffusers' pipelines (`tools/goldens/pipeline.py`), and against itself in company.
+
+mod batching;
+mod goldens;
+mod models;
+mod repeating;
+mod rig;
