@@ -54,6 +54,9 @@ def cases():
         yield case(f"{name}-free", sampler, schedule, steps=12 - i % 3, guidance=1.0, prompt=SQUARE, seed=100 + i, **size)
         init = {"init": "init-96x64.png", "width": 96} if i % 3 == 0 else {"init": "init-64x64.png"}
         strength = (0.5, 0.75, 0.9)[i % 3]
+        if (sampler, schedule) == ("euler", "karras"):
+            # diffusers makes its schedule in float32, where 1 − ᾱ cancels: its fractional timesteps are off by 1e-3.
+            init["tolerance"] = 3e-4
         yield case(f"{name}-img2img", sampler, schedule, steps=10, strength=strength, prompt=SQUARE, negative_prompt=BAD,
                    guidance=5.0, seed=2**33 + i, **init)
     yield case("ddim-20", "ddim", steps=20, negative_prompt=BAD, seed=42)
@@ -63,8 +66,8 @@ def cases():
     yield case("no-prompt", "euler", steps=5, prompt="", seed=46)
     yield case("unicode-prompt", "euler", steps=5, prompt="Café 🐱 日本語, it's <|endoftext|> HERE", seed=47)
     yield case("whole-strength", "dpmpp_2m", steps=6, strength=1.0, init="init-64x64.png", seed=48)
-    # PIL and the image crate round a resize differently, so this one is compared with more patience.
-    yield case("resized", "ddim", steps=8, strength=0.6, init="init-90x70.png", seed=49, resized=True)
+    # PIL and the image crate round a resize differently, by a level of the picture that goes in.
+    yield case("resized", "ddim", steps=8, strength=0.6, init="init-90x70.png", seed=49, tolerance=1e-2)
 
 
 def picture(width, height):

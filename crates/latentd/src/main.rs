@@ -4,7 +4,6 @@ mod commands;
 mod config;
 mod exit;
 mod nearest;
-mod picture;
 mod signals;
 mod telemetry;
 

@@ -9,9 +9,10 @@ use base64::alphabet::STANDARD as ALPHABET;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use image::codecs::{jpeg::JpegEncoder, webp::WebPEncoder};
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits};
-use ldm_core::Raster;
+use ldm_core::{Catalogue, Output, Raster};
 use tokio::sync::Semaphore;
 
+use crate::dialects::native;
 use crate::error::ApiError;
 use crate::metadata::Notes;
 use crate::{HttpLimits, Metrics};
@@ -22,9 +23,12 @@ const BASE64: GeneralPurpose =
 
 /// A picture's format on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
+pub enum Format {
+    /// Lossless, with what made it.
     Png,
+    /// Lossy.
     Jpeg,
+    /// Lossless.
     WebP,
 }
 
@@ -51,7 +55,7 @@ impl Format {
     }
 
     /// The format of that name; `jpg` is `jpeg`.
-    pub(crate) fn named(name: &str) -> Option<Self> {
+    pub fn named(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         let name = if name == "jpg" { "jpeg" } else { &name };
         Self::ALL.into_iter().find(|format| format.name() == name)
@@ -60,28 +64,41 @@ impl Format {
 
 /// How a picture is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Encoding {
-    pub(crate) format: Format,
+pub struct Encoding {
+    /// The file's format.
+    pub format: Format,
     /// 1 to 100; means something to JPEG alone.
-    pub(crate) quality: u8,
+    pub quality: u8,
 }
 
 /// Why a picture was not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unreadable {
+pub enum Unreadable {
+    /// Of too many pixels.
     #[error("is {width}x{height}, more than {limit} pixels")]
-    TooLarge { width: u32, height: u32, limit: u64 },
+    TooLarge {
+        /// Pixels from left to right.
+        width: u32,
+        /// Pixels from top to bottom.
+        height: u32,
+        /// Pixels allowed.
+        limit: u64,
+    },
+    /// Wrongly wrapped.
     #[error("is not base64: {0}")]
     Base64(String),
+    /// Of no format that is read.
     #[error("is no PNG, JPEG or WebP picture: {0}")]
     Picture(String),
 }
 
 /// Why a picture was not written; a raster that exists can be, so this is a bug or a lack of memory.
 #[derive(Debug, thiserror::Error)]
-enum Unwritable {
+pub enum Unwritable {
+    /// As PNG.
     #[error(transparent)]
     Png(#[from] png::EncodingError),
+    /// As another format.
     #[error(transparent)]
     Other(#[from] image::ImageError),
 }
@@ -140,7 +157,7 @@ pub(crate) fn base64(bytes: impl AsRef<[u8]>) -> String {
 }
 
 /// Writes a picture; only PNG carries `notes`.
-fn encode(picture: &Raster, encoding: Encoding, notes: Option<&Notes>) -> Result<Vec<u8>, Unwritable> {
+pub(crate) fn encode(picture: &Raster, encoding: Encoding, notes: Option<&Notes>) -> Result<Vec<u8>, Unwritable> {
     let (width, height, data) = (picture.width(), picture.height(), picture.data());
     let mut out = Vec::new();
     match encoding.format {
@@ -172,6 +189,11 @@ fn encode(picture: &Raster, encoding: Encoding, notes: Option<&Notes>) -> Result
     Ok(out)
 }
 
+/// Writes a finished picture's file; a PNG says how it was made, as one that is sent over HTTP does.
+pub fn write_picture(output: &Output, catalogue: &Catalogue, encoding: Encoding) -> Result<Vec<u8>, Unwritable> {
+    encode(&output.image, encoding, Some(&native::notes(&output.request, catalogue, encoding)))
+}
+
 /// What a `tEXt` chunk can carry; other text goes into `iTXt`.
 fn is_latin1(text: &str) -> bool {
     text.chars().all(|c| matches!(c, '\n' | ' '..='~' | '\u{a0}'..='\u{ff}'))
@@ -181,8 +203,13 @@ fn is_latin1(text: &str) -> bool {
 ///
 /// Its size is checked before its pixels are unpacked.
 pub(crate) fn decode(text: &str, max_pixels: u64) -> Result<Raster, Unreadable> {
+    read_picture(&unwrapped(text)?, max_pixels)
+}
+
+/// Reads a PNG, JPEG or WebP file of at most `max_pixels`: upright, on white where it is transparent.
+pub fn read_picture(file: &[u8], max_pixels: u64) -> Result<Raster, Unreadable> {
     let bad = |error: image::ImageError| Unreadable::Picture(error.to_string());
-    let mut reader = ImageReader::new(Cursor::new(unwrapped(text)?)).with_guessed_format().map_err(|error| bad(error.into()))?;
+    let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format().map_err(|error| bad(error.into()))?;
     if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) {
         return Err(Unreadable::Picture("it begins like none of them".to_owned()));
     }

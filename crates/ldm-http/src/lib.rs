@@ -21,4 +21,5 @@ mod sse;
 mod testing;
 
 pub use app::{App, HttpLimits, InvalidOrigin, app, serve};
+pub use codec::{Encoding, Format, Unreadable, Unwritable, read_picture, write_picture};
 pub use metrics::Metrics;

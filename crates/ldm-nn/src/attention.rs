@@ -33,7 +33,7 @@ pub fn fits_flash(d: i64) -> bool {
 
 #[cfg(target_arch = "x86_64")]
 fn cfg_select_flash() -> bool {
-    crate::kernels::flash::available()
+    crate::kernels::available()
 }
 
 #[cfg(not(target_arch = "x86_64"))]

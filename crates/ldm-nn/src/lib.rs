@@ -9,7 +9,7 @@ pub mod autoencoder_kl;
 pub mod blocks;
 pub mod clip_text;
 mod config;
-pub mod kernels;
+mod kernels;
 pub mod tokenizer;
 pub mod unet;
 pub mod weights;

@@ -126,17 +126,17 @@ fn facts(dir: &Path, name: &str, stem: Option<&str>) -> Result<Facts, Box<dyn st
 
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "family      {}", self.family.as_deref().unwrap_or("unknown"))?;
+        writeln!(f, "family        {}", self.family.as_deref().unwrap_or("unknown"))?;
         for part in &self.parts {
             let (dtype, megabytes) = (part.dtype.as_deref().unwrap_or("–"), part.bytes as f64 / 1e6);
             let parameters = part.parameters.map_or("–".to_owned(), |count| count.to_string());
-            writeln!(f, "{:<12}{:<22} {parameters:>13} parameters  {dtype:<5} {megabytes:>9.1} MB", part.name, part.class)?;
+            writeln!(f, "{:<14}{:<22} {parameters:>13} parameters  {dtype:<5} {megabytes:>9.1} MB", part.name, part.class)?;
         }
-        writeln!(f, "parameters  {}", self.parameters())?;
+        writeln!(f, "parameters    {}", self.parameters())?;
         let tasks: Vec<_> = self.tasks.iter().map(|task| task.name()).collect();
-        writeln!(f, "tasks       {}", if tasks.is_empty() { "none".to_owned() } else { tasks.join(", ") })?;
+        writeln!(f, "tasks         {}", if tasks.is_empty() { "none".to_owned() } else { tasks.join(", ") })?;
         for problem in &self.problems {
-            writeln!(f, "problem     {problem}")?;
+            writeln!(f, "problem       {problem}")?;
         }
         Ok(())
     }

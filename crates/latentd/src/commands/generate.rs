@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use ldm_core::{Draft, Ending, Event, Failure, FailureKind, Output, Progress, Task, Violations};
+use ldm_http::{Encoding, Format, HttpLimits, read_picture, write_picture};
 use ldm_engine::{Limits, Service, Silent, Ticket};
 use ldm_pipeline::{Device, DeviceExecutor, Dtype, LoadOptions, ModelSource};
 
 use crate::exit::Usage;
-use crate::picture::{self, Format};
 use crate::telemetry;
+
+/// JPEG quality, as over HTTP when a request does not say.
+const QUALITY: u8 = 90;
 
 /// Arguments of `latentd generate`. What is not given is the model's default.
 #[derive(Debug, clap::Args)]
@@ -78,7 +81,7 @@ pub(super) struct Args {
 impl Args {
     /// The draft; the init image is read here.
     fn draft(&self) -> Result<Draft> {
-        let init_image = self.init_image.as_deref().map(read_picture).transpose()?;
+        let init_image = self.init_image.as_deref().map(init_image).transpose()?;
         let task = if init_image.is_some() { Task::Img2Img } else { Task::Txt2Img };
         Ok(Draft {
             prompt: Some(self.prompt.clone()),
@@ -111,7 +114,7 @@ impl Args {
 pub(super) fn run(args: Args) -> Result<ExitCode> {
     telemetry::at_terminal()?;
     // What can be said to be wrong without the model is said before it is loaded.
-    let format = Format::of(&args.out).ok_or_else(|| {
+    let format = args.out.extension().and_then(|extension| Format::named(extension.to_str()?)).ok_or_else(|| {
         Usage(format!("--out: the name must end in .png, .jpg, .jpeg or .webp, not {:?}", args.out.display().to_string()))
     })?;
     let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -156,7 +159,7 @@ async fn picture(args: &Args, draft: Draft, format: Format, service: &Service) -
     let output = watched(ticket, &bar).await;
     bar.finish_and_clear();
     let output = output?;
-    Ok((picture::write(&output.image, format, &output.request)?, output))
+    Ok((write_picture(&output, &catalogue, Encoding { format, quality: QUALITY })?, output))
 }
 
 /// Shows the job's progress until it ends.
@@ -178,10 +181,10 @@ async fn watched(mut ticket: Ticket, bar: &ProgressBar) -> Result<Output> {
     bail!("the job was cancelled")
 }
 
-fn read_picture(path: &Path) -> Result<ldm_core::Raster> {
+fn init_image(path: &Path) -> Result<ldm_core::Raster> {
     let wrong = |message: String| Usage(format!("--init-image: {}: {message}", path.display()));
     let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-    Ok(picture::read(&bytes).map_err(|error| wrong(error.to_string()))?)
+    Ok(read_picture(&bytes, HttpLimits::default().pixels).map_err(|error| wrong(error.to_string()))?)
 }
 
 /// Every violation, a line each: the flag, the limit, the value.

@@ -1,6 +1,6 @@
 //! The ways to speak to the service. A dialect has a folder and a line here; it calls the service and the codec, nothing else.
 
-mod native;
+pub(crate) mod native;
 
 use axum::Router;
 

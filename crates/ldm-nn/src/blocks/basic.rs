@@ -65,7 +65,8 @@ impl GatedLinear {
     /// `output` numbers are left of the `2 · output` that are computed.
     pub fn new(w: &Weights, input: i64, output: i64) -> Self {
         let fan_in = Init::FanIn(input);
-        let (weight, bias) = (w.tensor("weight", &[output * 2, input], fan_in), w.tensor("bias", &[output * 2], fan_in));
+        let bias = w.tensor("bias", &[output * 2], fan_in);
+        let weight = w.tensor("weight", &[output * 2, input], fan_in);
         let weight = if w.is_fresh() {
             Halves::Together(weight)
         } else {

@@ -4,28 +4,18 @@
 //! the order in which `vdpbf16ps` reads them; then eight rows of queries at a time meet blocks of keys.
 
 use std::arch::x86_64::*;
-use std::sync::OnceLock;
 
 use tch::{Kind, Tensor};
 
+use super::avx512::{LANES, Shared, available, broadcast, load, multiply_add, product};
 use super::team;
 
-/// Numbers in a register.
-const LANES: usize = 16;
 /// Query rows that go through the keys together.
 const ROWS: usize = 8;
 /// Keys per block: scores and weights of `ROWS` rows are 24 kB.
 const BLOCK: usize = 512;
 /// Query rows per piece of work.
 const CHUNK: usize = 128;
-
-/// Whether this processor can run [`attention`].
-pub(crate) fn available() -> bool {
-    static FOUND: OnceLock<bool> = OnceLock::new();
-    *FOUND.get_or_init(|| {
-        is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512bf16")
-    })
-}
 
 #[derive(Clone, Copy)]
 struct Shape {
@@ -51,21 +41,6 @@ impl Shape {
     /// Pairs of numbers in the packed values of one head: `[padded / 2][vectors][16]`.
     fn values_len(self) -> usize {
         self.padded / 2 * self.vectors * LANES
-    }
-}
-
-/// A pointer that threads may share; they write to disjoint parts.
-#[derive(Clone, Copy)]
-struct Shared<T>(*mut T);
-
-// SAFETY: see the uses: every piece of work writes to a part that no other touches.
-unsafe impl<T> Sync for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T> Send for Shared<T> {}
-
-impl<T> Shared<T> {
-    fn get(&self) -> *mut T {
-        self.0
     }
 }
 
@@ -208,7 +183,7 @@ unsafe fn rows<const R: usize>(q: *const u16, k: *const u32, v: *const u32, out:
             // scores of both fit into the block.
             unsafe {
                 let k = k.add((from / LANES + group) * shape.d / 2 * LANES);
-                scores::<R>(q, stride, k, shape.d / 2, scratch.scores.as_mut_ptr().add(group * LANES));
+                product::<R, true>(q.cast(), stride / 2, k, shape.d / 2, scratch.scores.as_mut_ptr().add(group * LANES), BLOCK);
             }
             group += 2;
         }
@@ -262,34 +237,6 @@ fn to_bfloat16(x: f32) -> u16 {
     half::bf16::from_f32(x).to_bits()
 }
 
-/// `R` rows of queries against two groups of 16 keys.
-///
-/// # Safety
-/// The processor is [`available`]; `q` points to `R` rows of `2·pairs` numbers, `stride` apart; `k` to two groups of `pairs`
-/// registers; `to` to `R` rows of 32 numbers, `BLOCK` apart.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn scores<const R: usize>(q: *const u16, stride: usize, k: *const u32, pairs: usize, to: *mut f32) {
-    let mut sums = [[_mm512_setzero_ps(); 2]; R];
-    for pair in 0..pairs {
-        // SAFETY: by the contract.
-        unsafe {
-            let keys = [load(k.add(pair * LANES)), load(k.add((pairs + pair) * LANES))];
-            for r in 0..R {
-                let query = broadcast(q.add(r * stride + 2 * pair).cast());
-                for c in 0..2 {
-                    sums[r][c] = _mm512_dpbf16_ps(sums[r][c], query, keys[c]);
-                }
-            }
-        }
-    }
-    for r in 0..R {
-        for c in 0..2 {
-            // SAFETY: by the contract.
-            unsafe { _mm512_storeu_ps(to.add(r * BLOCK + c * LANES), sums[r][c]) };
-        }
-    }
-}
-
 /// `sums = sums · decay + weights · values` for `R` rows and `C` registers of columns.
 ///
 /// # Safety
@@ -322,7 +269,7 @@ unsafe fn accumulate<const R: usize, const C: usize>(
             for r in 0..R {
                 let weight = broadcast(weights.add(r * BLOCK / 2 + pair));
                 for c in 0..C {
-                    held[r][c] = _mm512_dpbf16_ps(held[r][c], weight, values[c]);
+                    held[r][c] = multiply_add::<true>(held[r][c], weight, values[c]);
                 }
             }
         }
@@ -333,28 +280,6 @@ unsafe fn accumulate<const R: usize, const C: usize>(
             unsafe { _mm512_storeu_ps(sums.add(r * columns + c * LANES), held[r][c]) };
         }
     }
-}
-
-/// A register of pairs.
-///
-/// # Safety
-/// `from` points to 16 pairs.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn load(from: *const u32) -> __m512bh {
-    // SAFETY: by the contract; both types are 64 bytes without structure.
-    unsafe { std::mem::transmute(_mm512_loadu_si512(from.cast())) }
-}
-
-/// One pair in every lane.
-///
-/// # Safety
-/// `from` points to a pair; it need not be aligned.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn broadcast(from: *const u32) -> __m512bh {
-    // SAFETY: by the contract; both types are 64 bytes without structure.
-    unsafe { std::mem::transmute(_mm512_set1_epi32(from.cast::<i32>().read_unaligned())) }
 }
 
 /// The highest of some numbers, a multiple of 32 of them.

@@ -4,15 +4,24 @@
 //! once, when they are loaded; where a processor or dtype has no such kernel, ATen is the fallback again.
 
 #[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod flash;
 mod onednn;
 #[cfg(target_arch = "x86_64")]
 mod team;
+#[cfg(target_arch = "x86_64")]
+mod winograd;
 
 use tch::{Device, Kind, Tensor};
 
 use crate::weights::{Layout, Weights};
 use onednn::Post;
+#[cfg(target_arch = "x86_64")]
+use winograd::Filters as WinogradFilters;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::available;
 
 /// Whether what `w` gives is worth packing: it is not trained and lives on a CPU.
 fn serves_on_cpu(w: &Weights) -> bool {
@@ -31,7 +40,7 @@ fn in_kind(x: &Tensor, kind: Kind, f: impl FnOnce(&Tensor) -> Tensor) -> Tensor 
 
 /// The weights of a linear layer, `[output, input]`.
 #[derive(Debug)]
-pub enum Matrix {
+pub(crate) enum Matrix {
     /// As they were given.
     Plain(Tensor),
     /// In oneDNN's order.
@@ -40,13 +49,13 @@ pub enum Matrix {
 
 impl Matrix {
     /// Packs `weight`, which came from `w`, where that pays.
-    pub fn new(w: &Weights, weight: Tensor) -> Self {
+    pub(crate) fn new(w: &Weights, weight: Tensor) -> Self {
         let packed = if serves_on_cpu(w) { onednn::pack_linear(&weight) } else { None };
         packed.map_or(Self::Plain(weight), Self::Packed)
     }
 
     /// `x Wᵀ + b` on the last dimension.
-    pub fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
         match self {
             Self::Plain(weight) => x.linear(&cast(weight, x), bias.map(|bias| cast(bias, x))),
             Self::Packed(weight) => in_kind(x, weight.kind(), |x| onednn::linear(x, weight, bias, Post::Nothing)),
@@ -54,7 +63,7 @@ impl Matrix {
     }
 
     /// gelu(x Wᵀ + b), the exact one.
-    pub fn forward_gelu(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    pub(crate) fn forward_gelu(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
         match self {
             Self::Plain(_) => self.forward(x, bias).gelu("none"),
             Self::Packed(weight) => in_kind(x, weight.kind(), |x| onednn::linear(x, weight, bias, Post::Gelu)),
@@ -62,7 +71,7 @@ impl Matrix {
     }
 
     /// (x Wᵀ + b) · other.
-    pub fn forward_times(&self, x: &Tensor, bias: Option<&Tensor>, other: &Tensor) -> Tensor {
+    pub(crate) fn forward_times(&self, x: &Tensor, bias: Option<&Tensor>, other: &Tensor) -> Tensor {
         match self {
             Self::Packed(weight) if x.kind() == weight.kind() && other.kind() == x.kind() => {
                 onednn::linear_times(x, weight, bias, other)
@@ -74,18 +83,21 @@ impl Matrix {
 
 /// The weights of a 2-D convolution, `[output, input, h, w]`.
 #[derive(Debug)]
-pub enum Filter {
+pub(crate) enum Filter {
     /// As they were given.
     Plain(Tensor),
     /// 1×1: a linear layer on the channels, which channels_last keeps together.
     Pointwise(Matrix),
     /// In oneDNN's order.
     Packed(Tensor),
+    /// 3×3, stride 1, padded by 1: in Winograd's domain.
+    #[cfg(target_arch = "x86_64")]
+    Winograd(WinogradFilters),
 }
 
 impl Filter {
     /// Packs `weight`, which came from `w`, where that pays.
-    pub fn new(w: &Weights, weight: Tensor, stride: i64, padding: i64) -> Self {
+    pub(crate) fn new(w: &Weights, weight: Tensor, stride: i64, padding: i64) -> Self {
         if !serves_on_cpu(w) || w.layout() != Layout::ChannelsLast {
             return Self::Plain(weight);
         }
@@ -93,17 +105,25 @@ impl Filter {
         if (height, width, stride, padding) == (1, 1, 1, 0) {
             return Self::Pointwise(Matrix::new(w, weight.reshape([output, input])));
         }
+        #[cfg(target_arch = "x86_64")]
+        if (stride, padding) == (1, 1)
+            && let Some(filters) = WinogradFilters::new(&weight)
+        {
+            return Self::Winograd(filters);
+        }
         onednn::pack_conv(&weight, stride, padding).map_or(Self::Plain(weight), Self::Packed)
     }
 
     /// `[B, input, H, W]` → `[B, output, H', W']`.
-    pub fn forward(&self, x: &Tensor, bias: &Tensor, stride: i64, padding: i64) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor, bias: &Tensor, stride: i64, padding: i64) -> Tensor {
         match self {
             Self::Plain(weight) => {
                 x.conv2d(&cast(weight, x), Some(cast(bias, x)), [stride; 2], [padding; 2], [1, 1], 1)
             }
             Self::Pointwise(matrix) => matrix.forward(&x.permute([0, 2, 3, 1]), Some(bias)).permute([0, 3, 1, 2]),
             Self::Packed(weight) => in_kind(x, weight.kind(), |x| onednn::conv(x, weight, bias, stride, padding)),
+            #[cfg(target_arch = "x86_64")]
+            Self::Winograd(filters) => in_kind(x, filters.kind(), |x| filters.forward(x, bias)),
         }
     }
 
@@ -111,14 +131,14 @@ impl Filter {
     ///
     /// # Panics
     /// When the convolution is larger.
-    pub fn forward_tokens(&self, x: &Tensor, bias: &Tensor) -> Tensor {
+    pub(crate) fn forward_tokens(&self, x: &Tensor, bias: &Tensor) -> Tensor {
         match self {
             Self::Plain(weight) => {
                 let (output, input) = (weight.size()[0], weight.size()[1]);
                 x.linear(&cast(weight, x).view([output, input]), Some(cast(bias, x)))
             }
             Self::Pointwise(matrix) => matrix.forward(x, Some(bias)),
-            Self::Packed(_) => panic!("tokens need a convolution of 1×1"),
+            _ => panic!("tokens need a convolution of 1×1"),
         }
     }
 }

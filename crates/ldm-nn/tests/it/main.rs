@@ -4,6 +4,7 @@ mod attention;
 mod configs;
 mod context;
 mod goldens;
+mod layers;
 mod loading;
 mod parity;
 mod precision;

@@ -6,7 +6,7 @@ use ldm_core::{Draft, Raster, Request, Task};
 use ldm_engine::Executor;
 use ldm_pipeline::{DeviceExecutor, LoadOptions};
 
-use crate::rig::{Finished, decode, device, directory, draft, evaluate, load, request, same, solo};
+use crate::rig::{Finished, decode, device, directory, draft, evaluate, load, options, request, same, solo};
 
 /// Runs jobs together, each joining after that many calls; they leave as they finish.
 fn together(device: &mut DeviceExecutor, jobs: &[(usize, Arc<Request>)]) -> Vec<Finished> {
@@ -116,7 +116,7 @@ fn a_probe_between_calls_changes_nothing() {
 
 #[test]
 fn the_price_says_who_can_share_a_call() {
-    let device = load(&directory().join("tiny-sd"), &LoadOptions { row_cap: 6, ..LoadOptions::default() }).expect("it loads");
+    let device = load(&directory().join("tiny-sd"), &LoadOptions { row_cap: 6, ..options() }).expect("it loads");
     let price = |draft: Draft| device.price(&request(&device, draft)).expect("a price");
     let prices: Vec<_> = strangers(&device).iter().map(|job| device.price(job).expect("a price")).collect();
     assert!(prices.iter().all(|price| price.key == prices[0].key && price.row_cap == 6));

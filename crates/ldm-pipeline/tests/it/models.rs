@@ -10,7 +10,7 @@ use ldm_pipeline::{Device, DeviceExecutor, Dtype, LoadOptions, ModelSource, insp
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use crate::rig::{copy_of_the_model, device, directory, draft, load, request, scratch, solo};
+use crate::rig::{copy_of_the_model, device, directory, draft, load, options, request, scratch, solo};
 
 fn edit(path: &Path, change: impl Fn(&mut Value)) {
     let mut value: Value = serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON");
@@ -48,7 +48,7 @@ fn a_card_overrides_the_files() {
     let card = "[defaults]\nsampler = \"DPM++ 2M Karras\"\nsteps = 9\nguidance = 3.5\nstrength = 0.4\n\
                 [sizes]\ndefault = [96, 64]\nmin = 48\nmax = 160\nmultiple = 16\n";
     std::fs::write(dir.join("card.toml"), card).expect("a file");
-    let device = load(&dir, &LoadOptions::default()).expect("it loads");
+    let device = load(&dir, &options()).expect("it loads");
     let model = &device.catalogue().models[0];
     let sizes = model.sizes;
     assert_eq!((sizes.default, sizes.min, sizes.max, sizes.multiple), ((96, 64), 48, 160, 16));
@@ -102,7 +102,7 @@ fn models_that_do_not_fit_are_refused_by_name() {
     for (name, words, damage) in damages {
         let dir = copy_of_the_model(&format!("damaged-{name}"));
         damage(&dir);
-        let Err(error) = load(&dir, &LoadOptions::default()) else { panic!("{name}: taken") };
+        let Err(error) = load(&dir, &options()) else { panic!("{name}: taken") };
         let message = error.to_string();
         assert!(words.iter().all(|word| message.contains(word)), "{name}: {message}");
     }
@@ -115,10 +115,9 @@ fn sets_of_models_that_cannot_be_are_refused() {
         Ok(_) => panic!("taken"),
         Err(error) => error.to_string(),
     };
-    let options = LoadOptions::default();
-    assert!(message(&[tiny.clone(), tiny.clone()], &options).contains("tiny"));
-    assert!(message(&[], &options).contains("no model"));
-    let elsewhere = LoadOptions { device: Device::Cuda(99), ..LoadOptions::default() };
+    assert!(message(&[tiny.clone(), tiny.clone()], &options()).contains("tiny"));
+    assert!(message(&[], &options()).contains("no model"));
+    let elsewhere = LoadOptions { device: Device::Cuda(99), ..options() };
     assert!(message(&[tiny], &elsewhere).contains("cuda:99"));
 }
 
@@ -129,7 +128,7 @@ fn several_models_serve_side_by_side() {
         Some(if name == "conv_out.bias" { tensor + 0.5 } else { tensor })
     });
     let sources = [("tiny", directory().join("tiny-sd")), ("other", dir)].map(|(id, dir)| ModelSource { id: id.into(), dir });
-    let mut both = DeviceExecutor::load(&sources, &LoadOptions::default()).expect("they load");
+    let mut both = DeviceExecutor::load(&sources, &options()).expect("they load");
     let of = |model: &str| Draft { model: Some(model.into()), ..draft("a photo of a cat") };
     let (tiny, other) = (request(&both, of("tiny")), request(&both, of("other")));
     assert_ne!(both.price(&tiny).expect("a price").key, both.price(&other).expect("a price").key);
@@ -149,7 +148,7 @@ fn pictures_that_are_not_finite_are_failures() {
         edit_weights(&dir.join(part).join("diffusion_pytorch_model.safetensors"), |found, tensor| {
             Some(if found == name { tensor * f64::NAN } else { tensor })
         });
-        let mut device = load(&dir, &LoadOptions::default()).expect("it loads");
+        let mut device = load(&dir, &options()).expect("it loads");
         let mut run = device.prepare(&request(&device, draft(""))).expect("it is prepared");
         while !crate::rig::evaluate(&mut device, &mut [&mut run])[0] {}
         assert_eq!(device.decode(run).expect_err("not finite").kind, FailureKind::NotFinite, "{part}");

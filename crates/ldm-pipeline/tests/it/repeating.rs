@@ -4,7 +4,7 @@ use ldm_core::{Draft, FailureKind, Raster, Task};
 use ldm_engine::Executor;
 use ldm_pipeline::{Dtype, LoadOptions};
 
-use crate::rig::{device, directory, draft, draw, error, evaluate, levels, load, request, solo};
+use crate::rig::{device, directory, draft, draw, error, evaluate, levels, load, options, request, solo};
 
 #[test]
 fn a_seed_gives_one_picture() {
@@ -37,7 +37,7 @@ fn a_prompt_encoded_before_gives_the_same_picture() {
     let tiny = directory().join("tiny-sd");
     let prompts = ["a photo of a cat", "a red square", "a photo of a cat", "", "a red square", "a photo of a cat"];
     let pictures = |cache| {
-        let mut device = load(&tiny, &LoadOptions { cache, ..LoadOptions::default() }).expect("it loads");
+        let mut device = load(&tiny, &LoadOptions { cache, ..options() }).expect("it loads");
         let draft = |prompt| Draft { negative_prompt: Some("a red square".into()), ..draft(prompt) };
         prompts.map(|prompt| draw(&mut device, draft(prompt)))
     };
@@ -101,14 +101,20 @@ fn pictures_to_start_from_may_have_any_size() {
 #[test]
 fn previews_are_small_and_only_on_request() {
     let mut device = device();
-    let with = |side, every| Draft { width: Some(side), height: Some(side), preview_every: every, ..draft("") };
+    let with = |side, every| Draft {
+        width: Some(side),
+        height: Some(side),
+        preview_every: every,
+        // It ends at the estimate.
+        sampler: Some("euler".into()),
+        ..draft("")
+    };
     for (side, preview) in [(64, 64), (128, 64)] {
         let mut run = device.prepare(&request(&device, with(side, Some(1)))).expect("it is prepared");
         while !evaluate(&mut device, &mut [&mut run])[0] {
             let picture = device.preview(&run).expect("a preview");
             assert_eq!((picture.width(), picture.height()), (preview, preview));
         }
-        // At the last step nothing but the estimate is left.
         let picture = device.preview(&run).expect("a preview");
         let finished = device.decode(run).expect("a picture");
         assert!(side != 64 || levels(&picture, &finished) <= 1);
@@ -124,7 +130,7 @@ fn half_precision_draws_nearly_the_same() {
     let draft = Draft { guidance: Some(1.), steps: Some(4), ..draft("a photo of a cat") };
     let mut single = device();
     let reference = draw(&mut single, draft.clone());
-    let mut half = load(&tiny, &LoadOptions { dtype: Dtype::Bf16, ..LoadOptions::default() }).expect("it loads");
+    let mut half = load(&tiny, &LoadOptions { dtype: Dtype::Bf16, ..options() }).expect("it loads");
     assert_eq!(half.catalogue().models[0].dtype, "bf16");
     let found = draw(&mut half, draft);
     let error = error(&found.latent, &reference.latent);

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::future;
-use ldm_core::{Catalogue, Ending, Output};
+use ldm_core::{Catalogue, Ending, Output, Request};
 use ldm_engine::Ticket;
 
 use super::order::Order;
@@ -93,11 +93,15 @@ impl Press {
         T: Send + 'static,
         F: FnOnce(Vec<u8>) -> T + Send + 'static,
     {
-        let request = &output.request;
-        let label = self.catalogue.sampler(&request.sampler).map_or(request.sampler.as_str(), |(sampler, _)| &sampler.label);
-        // A struct of strings and numbers always becomes JSON.
-        let parameters = serde_json::to_string(&wire::Parameters::of(request, 1, self.encoding)).unwrap_or_default();
-        let notes = Notes::new(request, label, parameters);
+        let notes = notes(&output.request, &self.catalogue, self.encoding);
         self.app.codec.encode(output.image.clone(), self.encoding, Some(notes), shape).await
     }
+}
+
+/// What a picture's file says of how it was made.
+pub(crate) fn notes(request: &Request, catalogue: &Catalogue, encoding: Encoding) -> Notes {
+    let label = catalogue.sampler(&request.sampler).map_or(request.sampler.as_str(), |(sampler, _)| &sampler.label);
+    // A struct of strings and numbers always becomes JSON.
+    let parameters = serde_json::to_string(&wire::Parameters::of(request, 1, encoding)).unwrap_or_default();
+    Notes::new(request, label, parameters)
 }

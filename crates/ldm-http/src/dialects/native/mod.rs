@@ -10,6 +10,8 @@ mod tests;
 mod txt2img;
 mod wire;
 
+pub(crate) use answer::notes;
+
 use axum::Router;
 use axum::routing::{get, post};
 

@@ -1,0 +1,347 @@
+//! 3×3 convolutions of stride 1 by Winograd's minimal filtering, F(2×2, 3×3) (Lavin & Gray 2016, section 4.1).
+//!
+//! Four outputs cost 16 products instead of 36. In float32 the result differs from the direct sum by about 1e-6; in bfloat16
+//! the transformed operands are rounded once more, which is lost in the rounding of activations (`docs/benchmarks.md`).
+//! Products are accumulated in float32 and are transformed back while they are in cache.
+
+use std::arch::x86_64::*;
+use std::cell::RefCell;
+
+use tch::{Device, Kind, Tensor};
+
+use super::avx512::{LANES, Shared, available, product};
+use super::team;
+
+/// Tiles that share a pass over the filters.
+const TILES: usize = 64;
+/// Rows of one product; divides `TILES`.
+const ROWS: usize = 8;
+/// Output channels of one product.
+const GROUP: usize = 2 * LANES;
+/// Points of the transformed domain.
+const POINTS: usize = 16;
+/// Words of transformed input that are held at a time: 8 MB, to stay in the last cache.
+const HELD: usize = 1 << 21;
+
+thread_local! {
+    static INPUT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    static PRODUCTS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Filters in the transformed domain.
+#[derive(Debug)]
+pub(crate) struct Filters {
+    /// `[16][output / 16][words][16]` words.
+    points: Tensor,
+    input: usize,
+    output: usize,
+    kind: Kind,
+}
+
+impl Filters {
+    /// Transforms `weight` `[output, input, 3, 3]`; `None` where there is no kernel for it.
+    pub(crate) fn new(weight: &Tensor) -> Option<Self> {
+        let (output, input, height, width) = weight.size4().ok()?;
+        let kind = weight.kind();
+        let fits = (height, width) == (3, 3) && output % GROUP as i64 == 0 && input % LANES as i64 == 0;
+        if !fits || !available() || weight.device() != Device::Cpu || !matches!(kind, Kind::Float | Kind::BFloat16) {
+            return None;
+        }
+        let weight = weight.to_kind(Kind::Float).permute([0, 2, 3, 1]).contiguous(); // [O, 3, 3, I]
+        let points = Tensor::empty([POINTS as i64, output, input], (kind, Device::Cpu));
+        let (input, output) = (input as usize, output as usize);
+        let (from, to) = (Shared(weight.data_ptr().cast::<f32>()), Shared(points.data_ptr().cast::<u32>()));
+        team::each(output / LANES, &|group| {
+            // SAFETY: `[output, 3, 3, input]` numbers and `[16, output, input]` of the dtype, of which each group has its own.
+            unsafe {
+                if kind == Kind::BFloat16 {
+                    transform_filters::<2>(from.get(), to.get(), group, input, output);
+                } else {
+                    transform_filters::<1>(from.get(), to.get(), group, input, output);
+                }
+            }
+        });
+        Some(Self { points, input, output, kind })
+    }
+
+    /// The dtype of inputs and outputs.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// `[B, input, H, W]` → `[B, output, H, W]` with NHWC strides, padded by 1; `bias` in the dtype of the filters.
+    ///
+    /// # Panics
+    /// When a shape or dtype does not fit.
+    pub(crate) fn forward(&self, x: &Tensor, bias: &Tensor) -> Tensor {
+        let (b, input, height, width) = x.size4().expect("a feature map has four dimensions");
+        assert!(x.kind() == self.kind && bias.kind() == self.kind && x.device() == Device::Cpu && input as usize == self.input);
+        assert!(bias.size() == [self.output as i64]);
+        let nhwc = x.permute([0, 2, 3, 1]).contiguous();
+        let out = Tensor::empty([b, height, width, self.output as i64], (self.kind, Device::Cpu));
+        let bias = bias.to_kind(Kind::Float).contiguous();
+        let map = Map { height: height as usize, width: width as usize, input: self.input, output: self.output };
+        let job = Job {
+            map,
+            input: Shared(nhwc.data_ptr().cast()),
+            filters: Shared(self.points.data_ptr().cast()),
+            bias: Shared(bias.data_ptr().cast()),
+            output: Shared(out.data_ptr().cast()),
+        };
+        let tiles = b as usize * map.rows() * map.columns();
+        if self.kind == Kind::BFloat16 { job.run::<true>(tiles) } else { job.run::<false>(tiles) }
+        out.permute([0, 3, 1, 2])
+    }
+}
+
+/// Sizes of a feature map, and its channels in and out.
+#[derive(Clone, Copy)]
+struct Map {
+    height: usize,
+    width: usize,
+    input: usize,
+    output: usize,
+}
+
+impl Map {
+    fn rows(self) -> usize {
+        self.height.div_ceil(2)
+    }
+
+    fn columns(self) -> usize {
+        self.width.div_ceil(2)
+    }
+
+    /// Picture, upper row and left column of a tile's outputs.
+    fn place(self, tile: usize) -> (usize, usize, usize) {
+        let (line, column) = (tile / self.columns(), tile % self.columns());
+        (line / self.rows(), line % self.rows() * 2, column * 2)
+    }
+}
+
+/// Numbers of one dtype at these addresses: input and output contiguous NHWC, filters as [`Filters`] says, bias in float32.
+struct Job {
+    map: Map,
+    input: Shared<u8>,
+    filters: Shared<u32>,
+    bias: Shared<f32>,
+    output: Shared<u8>,
+}
+
+impl Job {
+    fn run<const PAIRS: bool>(&self, tiles: usize) {
+        let words = self.map.input / if PAIRS { 2 } else { 1 };
+        let most = (HELD / (POINTS * words)).next_multiple_of(TILES).min(tiles.next_multiple_of(ROWS));
+        INPUT.with_borrow_mut(|held| {
+            if held.len() < POINTS * words * most {
+                held.resize(POINTS * words * most, 0);
+            }
+            let held = Shared(held.as_mut_ptr());
+            for first in (0..tiles).step_by(most) {
+                let count = most.min(tiles - first);
+                team::each(count.div_ceil(ROWS), &|piece| {
+                    for tile in piece * ROWS..((piece + 1) * ROWS).min(count) {
+                        // SAFETY: `Filters::forward` checked processor, shapes and dtypes; tile `first + tile` exists; its row
+                        // at each of the 16 points lies in `held`, and no other tile writes there.
+                        unsafe { self.transform::<PAIRS>(first + tile, held.get().add(tile * words), most * words) };
+                    }
+                });
+                let (blocks, groups) = (count.div_ceil(TILES), self.map.output / GROUP);
+                team::each(blocks * groups, &|piece| {
+                    let (group, block) = (piece / blocks, piece % blocks * TILES);
+                    let count = TILES.min(count - block);
+                    // SAFETY: as above; rows up to the next multiple of `ROWS` exist in `held` (`most` is one), and pieces
+                    // write different tiles or channels.
+                    unsafe { self.block::<PAIRS>(held.get().add(block * words), most * words, first + block, count, group) };
+                });
+            }
+        });
+    }
+
+    /// Bᵀ d B of one tile, all channels: 16 rows, `apart` words from one to the next.
+    ///
+    /// # Safety
+    /// The processor is [`available`]; the tile exists; `to` has room for the rows.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn transform<const PAIRS: bool>(&self, tile: usize, to: *mut u32, apart: usize) {
+        let map = self.map;
+        let (picture, top, left) = map.place(tile);
+        let size = if PAIRS { 2 } else { 4 };
+        let mut pixels = [[std::ptr::null::<u8>(); 4]; 4];
+        for (i, row) in pixels.iter_mut().enumerate() {
+            for (j, pixel) in row.iter_mut().enumerate() {
+                let (y, x) = (top + i, left + j); // one more than the place: the padding
+                if (1..=map.height).contains(&y) && (1..=map.width).contains(&x) {
+                    let index = ((picture * map.height + y - 1) * map.width + x - 1) * map.input;
+                    // SAFETY: a pixel of the map.
+                    *pixel = unsafe { self.input.get().add(index * size) };
+                }
+            }
+        }
+        for channel in (0..map.input).step_by(LANES) {
+            let mut d = [[_mm512_setzero_ps(); 4]; 4];
+            for i in 0..4 {
+                for j in 0..4 {
+                    if !pixels[i][j].is_null() {
+                        // SAFETY: 16 channels from `channel` on exist.
+                        d[i][j] = unsafe { read::<PAIRS>(pixels[i][j].add(channel * size)) };
+                    }
+                }
+            }
+            let mut t = d;
+            for j in 0..4 {
+                [t[0][j], t[1][j], t[2][j], t[3][j]] = differences([d[0][j], d[1][j], d[2][j], d[3][j]]);
+            }
+            for (i, t) in t.iter().enumerate() {
+                for (j, v) in differences(*t).into_iter().enumerate() {
+                    // SAFETY: room for 16 channels from `channel` on.
+                    unsafe { write::<PAIRS>(to.add((4 * i + j) * apart).cast::<u8>().add(channel * size), v) };
+                }
+            }
+        }
+    }
+
+    /// Products of a block of tiles with a group of filters, and Aᵀ m A of them into the output.
+    ///
+    /// # Safety
+    /// The processor is [`available`]; `input` points to the transformed rows of `count` tiles from `first` on, rounded up to
+    /// `ROWS`, at each point, points `apart` words from one another; the group exists.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn block<const PAIRS: bool>(&self, input: *const u32, apart: usize, first: usize, count: usize, group: usize) {
+        let map = self.map;
+        let words = map.input / if PAIRS { 2 } else { 1 };
+        PRODUCTS.with_borrow_mut(|products| {
+            products.resize(POINTS * TILES * GROUP, 0.);
+            for point in 0..POINTS {
+                // SAFETY: filters `[16][output / 16][words][16]`.
+                let filters = unsafe { self.filters.get().add((point * map.output / LANES + 2 * group) * words * LANES) };
+                for row in (0..count).step_by(ROWS) {
+                    // SAFETY: by the contract; the products of `ROWS` tiles from `row` on lie in the scratch.
+                    unsafe {
+                        let to = products.as_mut_ptr().add((point * TILES + row) * GROUP);
+                        product::<ROWS, PAIRS>(input.add(point * apart + row * words), words, filters, words, to, GROUP);
+                    }
+                }
+            }
+            for tile in 0..count {
+                // SAFETY: the tile and the group exist, and its products were just written.
+                unsafe { self.finish::<PAIRS>(products.as_ptr().add(tile * GROUP), first + tile, group) };
+            }
+        });
+    }
+
+    /// Aᵀ m A + b of one tile and a group of channels.
+    ///
+    /// # Safety
+    /// The processor is [`available`]; `products` points to 32 numbers at each point, `TILES · 32` apart; tile and group exist.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn finish<const PAIRS: bool>(&self, products: *const f32, tile: usize, group: usize) {
+        let map = self.map;
+        let (picture, top, left) = map.place(tile);
+        let size = if PAIRS { 2 } else { 4 };
+        for half in 0..2 {
+            let channel = group * GROUP + half * LANES;
+            // SAFETY: by the contract.
+            let m = |i: usize, j: usize| unsafe {
+                _mm512_loadu_ps(products.add((4 * i + j) * TILES * GROUP + half * LANES))
+            };
+            // SAFETY: `output` numbers of bias.
+            let bias = unsafe { _mm512_loadu_ps(self.bias.get().add(channel)) };
+            let mut t = [[_mm512_setzero_ps(); 4]; 2];
+            for j in 0..4 {
+                [t[0][j], t[1][j]] = sums([m(0, j), m(1, j), m(2, j), m(3, j)]);
+            }
+            for (i, t) in t.iter().enumerate() {
+                for (j, y) in sums(*t).into_iter().enumerate() {
+                    if top + i < map.height && left + j < map.width {
+                        let index = ((picture * map.height + top + i) * map.width + left + j) * map.output + channel;
+                        // SAFETY: a pixel of the output, 16 channels from `channel` on.
+                        unsafe { write::<PAIRS>(self.output.get().add(index * size), _mm512_add_ps(y, bias)) };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// G g Gᵀ of 16 output channels, with `N` numbers in a word: one as float32, two as bfloat16.
+///
+/// # Safety
+/// `from` points to `[output, 3, 3, input]` numbers, `to` to `[16][output / 16][input / N][16]` words; the group exists.
+unsafe fn transform_filters<const N: usize>(from: *const f32, to: *mut u32, group: usize, input: usize, output: usize) {
+    let words = input / N;
+    for word in 0..words {
+        for lane in 0..LANES {
+            let mut packed = [0u32; POINTS];
+            for n in 0..N {
+                // SAFETY: a number of the filter.
+                let tap = |i: usize| unsafe { from.add(((group * LANES + lane) * 9 + i) * input + word * N + n).read() };
+                let columns = [0, 1, 2].map(|j| thirds([tap(j), tap(3 + j), tap(6 + j)]));
+                for i in 0..4 {
+                    for (j, u) in thirds([columns[0][i], columns[1][i], columns[2][i]]).into_iter().enumerate() {
+                        let bits = if N == 2 { u32::from(half::bf16::from_f32(u).to_bits()) << (16 * n) } else { u.to_bits() };
+                        packed[4 * i + j] |= bits;
+                    }
+                }
+            }
+            for (point, bits) in packed.into_iter().enumerate() {
+                // SAFETY: a word of this group.
+                unsafe { to.add(((point * output / LANES + group) * words + word) * LANES + lane).write(bits) };
+            }
+        }
+    }
+}
+
+/// G g.
+fn thirds(g: [f32; 3]) -> [f32; 4] {
+    [g[0], (g[0] + g[1] + g[2]) * 0.5, (g[0] - g[1] + g[2]) * 0.5, g[2]]
+}
+
+/// Bᵀ d.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn differences(d: [__m512; 4]) -> [__m512; 4] {
+    [_mm512_sub_ps(d[0], d[2]), _mm512_add_ps(d[1], d[2]), _mm512_sub_ps(d[2], d[1]), _mm512_sub_ps(d[1], d[3])]
+}
+
+/// Aᵀ m.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sums(m: [__m512; 4]) -> [__m512; 2] {
+    let (sum, difference) = (_mm512_add_ps(m[1], m[2]), _mm512_sub_ps(m[1], m[2]));
+    [_mm512_add_ps(m[0], sum), _mm512_sub_ps(difference, m[3])]
+}
+
+/// 16 numbers as float32.
+///
+/// # Safety
+/// The processor is [`available`]; `from` points to 16 bfloat16 (`PAIRS`) or float32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn read<const PAIRS: bool>(from: *const u8) -> __m512 {
+    // SAFETY: by the contract. A bfloat16 is the upper half of the float32.
+    unsafe {
+        if PAIRS {
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))))
+        } else {
+            _mm512_loadu_ps(from.cast())
+        }
+    }
+}
+
+/// 16 numbers in the dtype.
+///
+/// # Safety
+/// The processor is [`available`]; `to` has room for 16 bfloat16 (`PAIRS`) or float32.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn write<const PAIRS: bool>(to: *mut u8, x: __m512) {
+    // SAFETY: by the contract; both 256-bit types are 32 bytes without structure.
+    unsafe {
+        if PAIRS {
+            _mm256_storeu_si256(to.cast(), std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)));
+        } else {
+            _mm512_storeu_ps(to.cast(), x);
+        }
+    }
+}
