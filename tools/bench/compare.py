@@ -104,6 +104,7 @@ class Pause:
         if self.pid and self.left > 0:
             os.kill(self.pid, signal.SIGCONT)
             self.left -= time.monotonic() - self.start
+            time.sleep(3)  # the background gets its turn between rounds
 
 
 def main():
@@ -138,6 +139,7 @@ def main():
             parity[f"{task} {name}"] = ((result - exact).norm() / exact.norm()).item()
             print(f"parity {task:5} {name:20} |difference| / |diffusers f32| = {parity[f'{task} {name}']:.2e}", flush=True)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a paused process is woken
     pause, peaks = Pause(args.pause, args.limit), {"f32": 0.0, "bf16": 0.0}
     for _ in range(args.rounds):
         for task in tasks:

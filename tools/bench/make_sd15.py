@@ -66,6 +66,9 @@ def main(out):
         num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
         skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1,
     ).save_pretrained(out / "scheduler")
+    # The published file has this key, which DDIM reads; latents are not to be clipped.
+    scheduler = out / "scheduler/scheduler_config.json"
+    scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"clip_sample": False}, indent=1) + "\n")
     index = {
         "_class_name": "StableDiffusionPipeline", "_diffusers_version": diffusers.__version__,
         "feature_extractor": [None, None], "image_encoder": [None, None], "requires_safety_checker": False,

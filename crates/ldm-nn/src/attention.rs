@@ -28,17 +28,10 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: i64, causal: bool) -
 
 /// Whether this processor can run [`flash_attention`] for heads of width `d`.
 pub fn fits_flash(d: i64) -> bool {
-    cfg_select_flash() && d % 2 == 0
-}
-
-#[cfg(target_arch = "x86_64")]
-fn cfg_select_flash() -> bool {
-    crate::kernels::available()
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn cfg_select_flash() -> bool {
-    false
+    #[cfg(target_arch = "x86_64")]
+    return d % 2 == 0 && crate::kernels::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    return d < 0;
 }
 
 /// Our own kernel for bfloat16 on processors with AVX512-BF16; shapes as for [`attention`].

@@ -67,7 +67,7 @@ pub fn train(run: &AutoencoderRun, device: Device, stop: &dyn Fn() -> bool) -> R
             scene::render_batch(settings.seed, step * settings.batch as u64, settings.batch as usize, settings.size);
         let side = settings.size as i64;
         let pictures = Tensor::from_slice(&pixels).view([settings.batch, 3, side, side]).to_device(device);
-        let x = crops(&pictures, run.crop, &mut scene::Rng::at(settings.seed ^ 0x63_726f_70, step)); // [B, 3, crop, crop]
+        let x = crops(&pictures, run.crop, &mut scene::Rng::at(settings.seed ^ 0x6372_6f70, step)); // [B, 3, crop, crop]
         let posterior = vae.encode(&x.to_kind(kind)).to_kind(Kind::Float);
         let z = posterior.sample(&posterior.mode().randn_like());
         let y = vae.decode(&z.to_kind(kind)).to_kind(Kind::Float);

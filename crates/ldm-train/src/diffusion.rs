@@ -1,10 +1,8 @@
 //! Training the denoiser and its text encoder on latents of the first stage, with dropped captions.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result, ensure};
 use ldm_nn::{
-    AutoencoderKl, AutoencoderKlConfig, Checkpoint, ClipTextConfig, ClipTextModel, ClipTokenizer, Layout, UNet2DCondition,
+    AutoencoderKl, AutoencoderKlConfig, Checkpoint, ClipTextConfig, ClipTextModel, ClipTokenizer, UNet2DCondition,
     UNet2DConditionConfig, Weights,
 };
 use ldm_sampler::{BetaSchedule, NoiseSchedule, PlanSpec, Sampler, ScheduleConfig, SchedulerConfig};
@@ -12,7 +10,7 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{DiffusionRun, Prediction};
-use crate::evaluate::{HELD_OUT_SEED, Score, score};
+use crate::evaluate::{HELD_OUT_SEED, Score, first_stage, score};
 use crate::log::Log;
 use crate::optimizer::Optimizer;
 use crate::scene::{self, Prompt};
@@ -70,17 +68,6 @@ fn scheduler(run: &DiffusionRun) -> Result<SchedulerConfig> {
         set_alpha_to_one: Some(false),
         ..SchedulerConfig::default()
     })
-}
-
-/// Loads `dir/vae` for encoding and decoding, in float32.
-fn first_stage(dir: &Path, device: Device) -> Result<AutoencoderKl> {
-    let dir = dir.join("vae");
-    let config = AutoencoderKlConfig::read(&dir.join("config.json"))?;
-    let checkpoint = Checkpoint::open(&dir, "diffusion_pytorch_model")?;
-    let weights = Weights::from_checkpoint(checkpoint, Kind::Float, device, Layout::Contiguous);
-    let vae = AutoencoderKl::new(&weights, &config);
-    weights.finish()?;
-    Ok(vae)
 }
 
 /// Encoded scenes: means and standard deviations of the posteriors, scaled for the denoiser, and token ids.

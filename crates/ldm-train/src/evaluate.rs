@@ -1,13 +1,16 @@
 //! What the trainings measure: PSNR of reconstructions, and how many generated pictures show what their prompts say.
 
+use std::path::Path;
+
 use anyhow::Result;
+use ldm_nn::{AutoencoderKl, AutoencoderKlConfig, Checkpoint, Layout, Weights};
 use tch::{Kind, Tensor};
 
 use crate::grid::bytes;
 use crate::scene::{self, Prompt};
 
 /// Seed of every held-out scene and prompt: never a training seed.
-pub(crate) const HELD_OUT_SEED: u64 = 0x6865_6c64;
+pub const HELD_OUT_SEED: u64 = 0x6865_6c64;
 
 /// Held-out scenes `[n, 3, size, size]` in [−1, 1].
 pub(crate) fn held_out_pictures(n: usize, size: usize) -> Tensor {
@@ -22,29 +25,63 @@ pub(crate) fn psnr(a: &Tensor, b: &Tensor) -> f64 {
     (mse.log10() * -10.).mean(Kind::Double).double_value(&[])
 }
 
-/// How many pictures show what was asked for.
+/// How many pictures show what was asked for; shares are of 1.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-pub(crate) struct Score {
-    pub(crate) pictures: usize,
-    pub(crate) background: f64,
-    pub(crate) color: f64,
-    pub(crate) shape: f64,
-    pub(crate) all: f64,
+pub struct Score {
+    /// Pictures looked at.
+    pub pictures: usize,
+    /// Share with the right background.
+    pub background: f64,
+    /// Share whose largest object has the right colour.
+    pub color: f64,
+    /// Share whose largest object has the right shape.
+    pub shape: f64,
+    /// Share with all three right.
+    pub all: f64,
+}
+
+impl Score {
+    /// Counts of verdicts.
+    pub fn of(matches: &[scene::Match]) -> Self {
+        let share = |right: fn(&scene::Match) -> bool| {
+            matches.iter().filter(|&found| right(found)).count() as f64 / matches.len().max(1) as f64
+        };
+        Self {
+            pictures: matches.len(),
+            background: share(|found| found.background),
+            color: share(|found| found.color),
+            shape: share(|found| found.shape),
+            all: share(|found| found.all()),
+        }
+    }
 }
 
 /// Checks pictures `[n, 3, H, W]` in [−1, 1] against their prompts.
 pub(crate) fn score(pictures: &Tensor, prompts: &[Prompt]) -> Result<Score> {
-    let mut score = Score { pictures: prompts.len(), ..Score::default() };
-    let share = 1. / prompts.len().max(1) as f64;
-    for (i, prompt) in prompts.iter().enumerate() {
+    let looked = prompts.iter().enumerate().map(|(i, prompt)| {
         let picture = pictures.get(i as i64).permute([1, 2, 0]); // [H, W, 3]
         let size = picture.size()[0] as usize;
-        let found = scene::inspect(&bytes(&picture)?, size).matches(prompt);
-        let add = |to: &mut f64, hit: bool| *to += if hit { share } else { 0. };
-        add(&mut score.background, found.background);
-        add(&mut score.color, found.color);
-        add(&mut score.shape, found.shape);
-        add(&mut score.all, found.background && found.color && found.shape);
-    }
-    Ok(score)
+        Ok(scene::inspect(&bytes(&picture)?, size).matches(prompt))
+    });
+    Ok(Score::of(&looked.collect::<Result<Vec<_>>>()?))
+}
+
+/// PSNR in dB of the reconstructions, from the posterior's mode, of `n` held-out scenes by the first stage in `dir/vae`.
+pub fn reconstruction(dir: &Path, n: usize) -> Result<f64> {
+    let vae = first_stage(dir, tch::Device::Cpu)?;
+    let pictures = held_out_pictures(n, usize::try_from(vae.config().sample_size)?);
+    let decoded: Vec<_> =
+        tch::no_grad(|| pictures.split(32, 0).iter().map(|part| vae.decode(&vae.encode(part).mode())).collect());
+    Ok(psnr(&Tensor::cat(&decoded, 0), &pictures))
+}
+
+/// Loads `dir/vae` for encoding and decoding, in float32.
+pub(crate) fn first_stage(dir: &Path, device: tch::Device) -> Result<AutoencoderKl> {
+    let dir = dir.join("vae");
+    let config = AutoencoderKlConfig::read(&dir.join("config.json"))?;
+    let checkpoint = Checkpoint::open(&dir, "diffusion_pytorch_model")?;
+    let weights = Weights::from_checkpoint(checkpoint, Kind::Float, device, Layout::Contiguous);
+    let vae = AutoencoderKl::new(&weights, &config);
+    weights.finish()?;
+    Ok(vae)
 }

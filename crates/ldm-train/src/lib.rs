@@ -6,7 +6,7 @@ mod checkpoint;
 pub mod config;
 pub mod denormals;
 pub mod diffusion;
-mod evaluate;
+pub mod evaluate;
 mod export;
 mod grid;
 mod log;

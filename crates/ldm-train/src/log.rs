@@ -33,7 +33,7 @@ impl Log {
         self.sum += loss;
         self.count += 1;
         self.bar.set_position(step);
-        if step % self.every == 0 {
+        if step.is_multiple_of(self.every) {
             let mean = self.sum / self.count as f64;
             let seconds = self.since.elapsed().as_secs_f64() / self.count as f64;
             self.bar.set_message(format!("loss {mean:.5}"));

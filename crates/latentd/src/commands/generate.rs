@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use ldm_core::{Draft, Ending, Event, Failure, FailureKind, Output, Progress, Task, Violations};
-use ldm_http::{Encoding, Format, HttpLimits, read_picture, write_picture};
 use ldm_engine::{Limits, Service, Silent, Ticket};
+use ldm_http::{Encoding, Format, HttpLimits, read_picture, write_picture};
 use ldm_pipeline::{Device, DeviceExecutor, Dtype, LoadOptions, ModelSource};
 
 use crate::exit::Usage;

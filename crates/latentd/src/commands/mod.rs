@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod evaluate;
 mod generate;
 mod inspect;
 mod serve;

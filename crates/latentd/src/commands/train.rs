@@ -1,4 +1,4 @@
-//! `latentd train autoencoder|diffusion`: trains what a configuration file describes; a second run resumes the first.
+//! `latentd train autoencoder|diffusion|evaluate`: trains what a configuration file describes; a second run resumes the first.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use ldm_pipeline::Device;
 use ldm_train::{AutoencoderRun, DiffusionRun, autoencoder, denormals, diffusion};
 
+use super::evaluate;
 use crate::{signals, telemetry};
 
 /// Arguments of `latentd train`.
@@ -23,6 +24,8 @@ enum Part {
     Autoencoder(Run),
     /// The denoiser and its text encoder, on latents of a trained first stage.
     Diffusion(Run),
+    /// Measure a trained model on held-out scenes and prompts; prints JSON.
+    Evaluate(evaluate::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -43,6 +46,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let stop = || raised.load(Ordering::Relaxed);
     match &args.part {
         Part::Autoencoder(run) => autoencoder::train(&AutoencoderRun::read(&run.config)?, device(run.device)?, &stop)?,
+        Part::Evaluate(args) => evaluate::run(args)?,
         Part::Diffusion(run) => diffusion::train(&DiffusionRun::read(&run.config)?, device(run.device)?, &stop)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -33,7 +33,7 @@ impl ResnetBlock2D {
     pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Tensor {
         let mut h = self.conv1.forward(&silu(&self.norm1.forward(x)));
         if let (Some(project), Some(time)) = (&self.time_emb_proj, time) {
-            h = h + project.forward(time).unsqueeze(-1).unsqueeze(-1); // [B, C', 1, 1]
+            h += project.forward(time).unsqueeze(-1).unsqueeze(-1); // [B, C', 1, 1]
         }
         let h = self.conv2.forward(&silu(&self.norm2.forward(&h)));
         match &self.conv_shortcut {

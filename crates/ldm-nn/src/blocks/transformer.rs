@@ -66,10 +66,7 @@ struct FeedForward {
 impl FeedForward {
     fn new(w: &Weights, width: i64) -> Self {
         let (inner, net) = (width * 4, w.sub("net"));
-        Self {
-            project: GatedLinear::new(&net.sub(0).sub("proj"), width, inner),
-            output: Linear::new(&net.sub(2), inner, width),
-        }
+        Self { project: GatedLinear::new(&net.sub(0).sub("proj"), width, inner), output: Linear::new(&net.sub(2), inner, width) }
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {

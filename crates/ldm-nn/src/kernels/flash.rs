@@ -3,6 +3,8 @@
 //! Libtorch's kernel of that name packs bfloat16 operands only with AMX. Here keys and values are packed once per head into
 //! the order in which `vdpbf16ps` reads them; then eight rows of queries at a time meet blocks of keys.
 
+#![expect(clippy::needless_range_loop, reason = "rows and registers are numbered, and loops over their fixed counts unroll")]
+
 use std::arch::x86_64::*;
 
 use tch::{Kind, Tensor};
@@ -120,7 +122,9 @@ unsafe fn pack(k: *const u16, v: *const u16, shape: Shape, keys_to: *mut u32, va
                 if key < shape.keys && column < shape.d { unsafe { v.add(key * stride + column).read() } } else { 0 }
             };
             // SAFETY: within `[padded / 2][vectors][16]`.
-            unsafe { values_to.add(pair * columns + column).write(u32::from(value(2 * pair)) | u32::from(value(2 * pair + 1)) << 16) };
+            unsafe {
+                values_to.add(pair * columns + column).write(u32::from(value(2 * pair)) | u32::from(value(2 * pair + 1)) << 16)
+            };
         }
     }
 }

@@ -10,6 +10,8 @@ pub(crate) mod flash;
 mod onednn;
 #[cfg(target_arch = "x86_64")]
 mod team;
+#[cfg(test)]
+mod tests;
 #[cfg(target_arch = "x86_64")]
 mod winograd;
 
@@ -23,9 +25,9 @@ use winograd::Filters as WinogradFilters;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::available;
 
-/// Whether what `w` gives is worth packing: it is not trained and lives on a CPU.
+/// Whether what `w` gives is worth packing: it serves, on a CPU.
 fn serves_on_cpu(w: &Weights) -> bool {
-    !w.is_fresh() && w.device() == Device::Cpu
+    !w.is_fresh() && w.device() == Device::Cpu && w.layout() == Layout::ChannelsLast
 }
 
 /// `parameter` in the dtype of `like`.
@@ -50,8 +52,11 @@ pub(crate) enum Matrix {
 impl Matrix {
     /// Packs `weight`, which came from `w`, where that pays.
     pub(crate) fn new(w: &Weights, weight: Tensor) -> Self {
-        let packed = if serves_on_cpu(w) { onednn::pack_linear(&weight) } else { None };
-        packed.map_or(Self::Plain(weight), Self::Packed)
+        if serves_on_cpu(w) { Self::packed(weight) } else { Self::Plain(weight) }
+    }
+
+    fn packed(weight: Tensor) -> Self {
+        onednn::pack_linear(&weight).map_or(Self::Plain(weight), Self::Packed)
     }
 
     /// `x Wᵀ + b` on the last dimension.
@@ -98,12 +103,13 @@ pub(crate) enum Filter {
 impl Filter {
     /// Packs `weight`, which came from `w`, where that pays.
     pub(crate) fn new(w: &Weights, weight: Tensor, stride: i64, padding: i64) -> Self {
-        if !serves_on_cpu(w) || w.layout() != Layout::ChannelsLast {
-            return Self::Plain(weight);
-        }
+        if serves_on_cpu(w) { Self::packed(weight, stride, padding) } else { Self::Plain(weight) }
+    }
+
+    fn packed(weight: Tensor, stride: i64, padding: i64) -> Self {
         let (output, input, height, width) = weight.size4().expect("a filter has four dimensions");
         if (height, width, stride, padding) == (1, 1, 1, 0) {
-            return Self::Pointwise(Matrix::new(w, weight.reshape([output, input])));
+            return Self::Pointwise(Matrix::packed(weight.reshape([output, input])));
         }
         #[cfg(target_arch = "x86_64")]
         if (stride, padding) == (1, 1)
@@ -117,9 +123,7 @@ impl Filter {
     /// `[B, input, H, W]` → `[B, output, H', W']`.
     pub(crate) fn forward(&self, x: &Tensor, bias: &Tensor, stride: i64, padding: i64) -> Tensor {
         match self {
-            Self::Plain(weight) => {
-                x.conv2d(&cast(weight, x), Some(cast(bias, x)), [stride; 2], [padding; 2], [1, 1], 1)
-            }
+            Self::Plain(weight) => x.conv2d(&cast(weight, x), Some(cast(bias, x)), [stride; 2], [padding; 2], [1, 1], 1),
             Self::Pointwise(matrix) => matrix.forward(&x.permute([0, 2, 3, 1]), Some(bias)).permute([0, 3, 1, 2]),
             Self::Packed(weight) => in_kind(x, weight.kind(), |x| onednn::conv(x, weight, bias, stride, padding)),
             #[cfg(target_arch = "x86_64")]

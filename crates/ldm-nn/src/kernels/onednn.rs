@@ -130,7 +130,9 @@ fn able(weight: &Tensor) -> bool {
             let x = Tensor::ones([32, 32], (weight.kind(), Device::Cpu));
             // SAFETY: as in `pack_linear`.
             let packed = unsafe { dispatch(c"mkldnn::_reorder_linear_weight", &mut [given(&x), 0]) };
-            packed.and_then(|packed| call_linear(&x, &packed, None, Post::Nothing)).is_some_and(|y| (y - 32.).abs().max().double_value(&[]) == 0.)
+            packed
+                .and_then(|packed| call_linear(&x, &packed, None, Post::Nothing))
+                .is_some_and(|y| (y - 32.).abs().max().double_value(&[]) == 0.)
         })
 }
 

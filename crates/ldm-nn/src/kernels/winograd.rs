@@ -4,6 +4,8 @@
 //! the transformed operands are rounded once more, which is lost in the rounding of activations (`docs/benchmarks.md`).
 //! Products are accumulated in float32 and are transformed back while they are in cache.
 
+#![expect(clippy::needless_range_loop, reason = "rows and columns of tiles are numbered, as in the paper")]
+
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 
@@ -89,7 +91,11 @@ impl Filters {
             output: Shared(out.data_ptr().cast()),
         };
         let tiles = b as usize * map.rows() * map.columns();
-        if self.kind == Kind::BFloat16 { job.run::<true>(tiles) } else { job.run::<false>(tiles) }
+        if self.kind == Kind::BFloat16 {
+            job.run::<true>(tiles)
+        } else {
+            job.run::<false>(tiles)
+        }
         out.permute([0, 3, 1, 2])
     }
 }
@@ -242,9 +248,7 @@ impl Job {
         for half in 0..2 {
             let channel = group * GROUP + half * LANES;
             // SAFETY: by the contract.
-            let m = |i: usize, j: usize| unsafe {
-                _mm512_loadu_ps(products.add((4 * i + j) * TILES * GROUP + half * LANES))
-            };
+            let m = |i: usize, j: usize| unsafe { _mm512_loadu_ps(products.add((4 * i + j) * TILES * GROUP + half * LANES)) };
             // SAFETY: `output` numbers of bias.
             let bias = unsafe { _mm512_loadu_ps(self.bias.get().add(channel)) };
             let mut t = [[_mm512_setzero_ps(); 4]; 2];

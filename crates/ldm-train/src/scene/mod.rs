@@ -17,7 +17,7 @@ pub use rng::Rng;
 /// Least distance of an object from the picture's edge and from the other object, as a fraction of the side.
 const MARGIN: f32 = 0.03;
 /// Share of scenes with two objects.
-const TWO_OBJECTS: f32 = 0.35;
+const TWO_OBJECTS: f32 = 0.25;
 /// Most levels by which a painted channel strays from its palette entry.
 const COLOR_JITTER: usize = 4;
 /// Most by which a radius strays from its size's nominal one, as a ratio.

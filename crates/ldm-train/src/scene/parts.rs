@@ -148,17 +148,17 @@ impl Size {
     /// The nominal radius as a fraction of the picture's side.
     pub fn radius(self) -> f32 {
         match self {
-            Self::Small => 0.12,
+            Self::Small => 0.14,
             Self::Medium => 0.18,
-            Self::Large => 0.27,
+            Self::Large => 0.28,
         }
     }
 
     /// The size whose nominal radius is nearest, by ratio.
     pub fn of_radius(radius: f32) -> Self {
-        if radius < 0.147 {
+        if radius < 0.159 {
             Self::Small
-        } else if radius < 0.2205 {
+        } else if radius < 0.2245 {
             Self::Medium
         } else {
             Self::Large

@@ -140,7 +140,8 @@ fn both_trainings_learn_and_export_what_serving_loads() {
     // Every word of the scene grammar is one token, and any other text still has some.
     let tokenizer = ClipTokenizer::read(&model.join("tokenizer"), 32).unwrap();
     assert_eq!(tokenizer.vocabulary() as i64, text_config.vocab_size);
-    let tokens = |text: &str| tokenizer.encode(text).unwrap().ids.iter().position(|&id| id == text_config.vocab_size - 1).unwrap() - 1;
+    let tokens =
+        |text: &str| tokenizer.encode(text).unwrap().ids.iter().position(|&id| id == text_config.vocab_size - 1).unwrap() - 1;
     for word in scene::vocabulary() {
         assert_eq!(tokens(word), 1, "{word}");
     }
