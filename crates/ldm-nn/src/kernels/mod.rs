@@ -25,6 +25,9 @@ use winograd::Filters as WinogradFilters;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::available;
 
+/// Channels in a block of oneDNN's packed convolution weights.
+const BLOCK: i64 = 64;
+
 /// Whether what `w` gives is worth packing: it serves, on a CPU.
 fn serves_on_cpu(w: &Weights) -> bool {
     !w.is_fresh() && w.device() == Device::Cpu && w.layout() == Layout::ChannelsLast
@@ -116,6 +119,10 @@ impl Filter {
             && let Some(filters) = WinogradFilters::new(&weight)
         {
             return Self::Winograd(filters);
+        }
+        // Channels that do not fill oneDNN's blocks get a layout that it reorders again at every call, slowly.
+        if input % BLOCK != 0 || output % BLOCK != 0 {
+            return Self::Plain(weight);
         }
         onednn::pack_conv(&weight, stride, padding).map_or(Self::Plain(weight), Self::Packed)
     }

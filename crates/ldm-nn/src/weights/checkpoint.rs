@@ -166,7 +166,7 @@ impl Checkpoint {
         let entry = &self.entries[name];
         let bytes = &entry.map[entry.offset..];
         let count: i64 = entry.shape.iter().product();
-        if bytes.as_ptr() as usize % entry.kind.elt_size_in_bytes() != 0 {
+        if !(bytes.as_ptr() as usize).is_multiple_of(entry.kind.elt_size_in_bytes()) {
             // Not aligned: copied instead.
             return Tensor::from_data_size(&bytes[..count as usize * entry.kind.elt_size_in_bytes()], &entry.shape, entry.kind);
         }
