@@ -35,7 +35,8 @@ class Side:
     def __init__(self, name, inputs, threads):
         self.name = name
         kind, variant = SIDES[name]
-        program = [ROOT / "target/release/examples/bench_step"] if kind == "ours" else [sys.executable, ROOT / "tools/bench/peer.py"]
+        ours, peer = [ROOT / "target/release/examples/bench_step"], [sys.executable, ROOT / "tools/bench/peer.py"]
+        program = ours if kind == "ours" else peer
         env = dict(os.environ, OMP_NUM_THREADS=str(threads), LD_LIBRARY_PATH=str(ROOT / "libtorch/lib") if kind == "ours" else "")
         command = [*map(str, program), str(MODEL), str(inputs), variant, str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT)
@@ -121,7 +122,8 @@ def main():
     generator = torch.Generator().manual_seed(7)
     randn = lambda *shape: torch.randn(shape, generator=generator)
     inputs = OUT / "inputs.safetensors"
-    save_file({"x": randn(2, 4, 64, 64), "t": torch.tensor([501.0, 501.0]), "tokens": randn(2, 77, 768), "z": randn(1, 4, 64, 64) * 5}, inputs)
+    given = {"x": randn(2, 4, 64, 64), "t": torch.tensor([501.0, 501.0]), "tokens": randn(2, 77, 768)}
+    save_file(given | {"z": randn(1, 4, 64, 64) * 5}, inputs)
 
     sides = [Side(name, inputs, args.threads) for name in args.only.split(",")]
     tasks = args.tasks.split(",")

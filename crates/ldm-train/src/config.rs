@@ -124,6 +124,9 @@ pub struct DiffusionRun {
     pub train: Loop,
     /// The exported autoencoder: a directory with `vae/`.
     pub first_stage: PathBuf,
+    /// An exported model of the same widths whose denoiser and text encoder training starts from, instead of from nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
     /// Pictures that are encoded once, before the first step.
     pub pictures: u64,
     /// Share of captions that are dropped, for guidance without a classifier (Ho & Salimans 2022).

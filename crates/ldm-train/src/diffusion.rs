@@ -146,9 +146,13 @@ pub fn train(run: &DiffusionRun, device: Device, stop: &dyn Fn() -> bool) -> Res
         scheduler: scheduler(run)?,
         kind: settings.dtype.kind(),
     };
-    let mut variables = unet_weights.into_variables();
+    let (mut variables, text_variables) = (unet_weights.into_variables(), text_weights.into_variables());
+    if let Some(init) = &run.init {
+        variables.load(&Checkpoint::open(&init.join("unet"), "diffusion_pytorch_model")?)?;
+        text_variables.load(&Checkpoint::open(&init.join("text_encoder"), "model")?)?;
+    }
     let unet_count = variables.iter().count();
-    variables.extend(text_weights.into_variables());
+    variables.extend(text_variables);
     let mut optimizer = Optimizer::new(variables, settings);
     let start = checkpoint::resume(&settings.out, run, &mut optimizer)?;
 

@@ -28,9 +28,9 @@ pub(crate) use avx512::available;
 /// Channels in a block of oneDNN's packed convolution weights.
 const BLOCK: i64 = 64;
 
-/// Whether what `w` gives is worth packing: it serves, on a CPU.
+/// Whether what `w` gives is worth packing: it is not trained and lives on a CPU.
 fn serves_on_cpu(w: &Weights) -> bool {
-    !w.is_fresh() && w.device() == Device::Cpu && w.layout() == Layout::ChannelsLast
+    !w.is_fresh() && w.device() == Device::Cpu
 }
 
 /// `parameter` in the dtype of `like`.
@@ -55,7 +55,8 @@ pub(crate) enum Matrix {
 impl Matrix {
     /// Packs `weight`, which came from `w`, where that pays.
     pub(crate) fn new(w: &Weights, weight: Tensor) -> Self {
-        if serves_on_cpu(w) { Self::packed(weight) } else { Self::Plain(weight) }
+        // What stands in for absent numbers (`Weights::shapes`) is one number expanded: it must not become a real matrix.
+        if serves_on_cpu(w) && weight.is_contiguous() { Self::packed(weight) } else { Self::Plain(weight) }
     }
 
     fn packed(weight: Tensor) -> Self {
@@ -106,7 +107,8 @@ pub(crate) enum Filter {
 impl Filter {
     /// Packs `weight`, which came from `w`, where that pays.
     pub(crate) fn new(w: &Weights, weight: Tensor, stride: i64, padding: i64) -> Self {
-        if serves_on_cpu(w) { Self::packed(weight, stride, padding) } else { Self::Plain(weight) }
+        let serves = serves_on_cpu(w) && w.layout() == Layout::ChannelsLast;
+        if serves { Self::packed(weight, stride, padding) } else { Self::Plain(weight) }
     }
 
     fn packed(weight: Tensor, stride: i64, padding: i64) -> Self {

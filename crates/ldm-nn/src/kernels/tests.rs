@@ -106,3 +106,9 @@ fn trained_weights_stay_plain_and_get_gradients() {
     let filter = w.tensor("filter", &[32, 32, 3, 3], Init::FanIn(288));
     assert!(matches!(Filter::new(&w, filter, 1, 1), Filter::Plain(_)));
 }
+
+#[test]
+fn counting_parameters_packs_nothing() {
+    let w = Weights::shapes();
+    assert!(matches!(Matrix::new(&w, w.tensor("weight", &[64, 32], Init::FanIn(32))), Matrix::Plain(_)));
+}

@@ -1,12 +1,12 @@
 //! Trained parameters: named float32 variables with gradients, and their way to and from safetensors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use safetensors::tensor::TensorView;
 use tch::{Device, Kind, Tensor};
 
-use super::Init;
+use super::{Checkpoint, Init, LoadError, Report};
 
 /// Named variables in the order in which the modules made them.
 #[derive(Debug, Default)]
@@ -30,6 +30,24 @@ impl Variables {
     /// Names with their variables.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.named.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// Takes every value from a checkpoint; the strict report when it does not fit.
+    pub fn load(&self, checkpoint: &Checkpoint) -> Result<(), LoadError> {
+        let mut report = Report::default();
+        for (name, variable) in self.iter() {
+            report.parameters += variable.numel() as u64;
+            match checkpoint.shape(name) {
+                None => report.missing.push(name.to_owned()),
+                Some(found) if found != variable.size() => {
+                    report.wrong_shape.push((name.to_owned(), variable.size(), found));
+                }
+                Some(_) => tch::no_grad(|| variable.shallow_clone().copy_(&checkpoint.tensor(name))),
+            }
+        }
+        let known: BTreeSet<&str> = self.iter().map(|(name, _)| name).collect();
+        report.unexpected = checkpoint.names().filter(|name| !known.contains(name)).map(str::to_owned).collect();
+        if report.is_clean() { Ok(()) } else { Err(LoadError(report)) }
     }
 
     /// Numbers in all.

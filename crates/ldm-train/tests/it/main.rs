@@ -73,6 +73,7 @@ fn denoiser(out: PathBuf, first_stage: PathBuf, steps: u64) -> DiffusionRun {
     DiffusionRun {
         train: settings(out, steps),
         first_stage,
+        init: None,
         pictures: 8,
         caption_dropout: 0.1,
         prediction: Prediction::VPrediction,
@@ -136,6 +137,16 @@ fn both_trainings_learn_and_export_what_serving_loads() {
     for file in ["model_index.json", "card.toml", "scheduler/scheduler_config.json"] {
         assert!(model.join(file).is_file(), "{file}");
     }
+
+    // A training can start from what another one exported; a fresh one would lose more at its first step.
+    let third = scratch.0.join("third");
+    let again = DiffusionRun { init: Some(model.clone()), ..denoiser(third.clone(), scratch.0.join("first"), 1) };
+    diffusion::train(&again, Device::Cpu, &|| false).unwrap();
+    assert!(losses(&third)[0] < losses(&second)[0], "{:?} {:?}", losses(&third), losses(&second));
+    let shape = UnetShape { heads: 2, block_out_channels: vec![16, 32], ..again.unet.clone() };
+    let other = DiffusionRun { unet: shape, ..DiffusionRun { train: settings(scratch.0.join("fourth"), 1), ..again } };
+    let error = diffusion::train(&other, Device::Cpu, &|| false).unwrap_err().to_string();
+    assert!(error.contains("do not fit"), "{error}");
 
     // Every word of the scene grammar is one token, and any other text still has some.
     let tokenizer = ClipTokenizer::read(&model.join("tokenizer"), 32).unwrap();
