@@ -5,6 +5,8 @@ use tch::Kind;
 
 use crate::goldens::{LAYOUTS, MODELS, clip, close, tensor, unet, vae};
 
+/// Of the largest value. diffusers' own bfloat16 is 3.3e-2 off on the deepest of these networks, ATen without packed weights
+/// 3.5e-2, ours 2.7e-2: the bound must hold on processors of either kind.
 const TOLERANCE: f64 = 5e-2;
 
 #[test]
