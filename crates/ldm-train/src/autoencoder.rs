@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use crate::config::AutoencoderRun;
 use crate::evaluate::{held_out_pictures, psnr};
 use crate::log::Log;
-use crate::optimizer::Optimizer;
+use crate::optimizer::{Optimizer, gradient};
 use crate::{checkpoint, export, grid, scene};
 
 fn shape(run: &AutoencoderRun) -> AutoencoderKlConfig {
@@ -54,7 +54,8 @@ pub fn train(run: &AutoencoderRun, device: Device, stop: &dyn Fn() -> bool) -> R
     tch::manual_seed(settings.seed as i64);
     let weights = Weights::fresh(device);
     let vae = AutoencoderKl::new(&weights, &config);
-    let mut optimizer = Optimizer::new(weights.into_variables(), settings);
+    let variables = weights.into_variables();
+    let mut optimizer = Optimizer::new(&variables, settings);
     let start = checkpoint::resume(&settings.out, run, &mut optimizer)?;
     let held_out = held_out_pictures(run.held_out, settings.size).to_device(device);
     let kind = settings.dtype.kind();
@@ -72,7 +73,7 @@ pub fn train(run: &AutoencoderRun, device: Device, stop: &dyn Fn() -> bool) -> R
         let z = posterior.sample(&posterior.mode().randn_like());
         let y = vae.decode(&z.to_kind(kind)).to_kind(Kind::Float);
         let loss = (&y - &x).square().mean(Kind::Float) + posterior.kl() * (run.kl_weight / (3 * run.crop * run.crop) as f64);
-        let norm = optimizer.step(&loss, step);
+        let norm = optimizer.step(gradient(&variables, &loss), step);
         log.step(step + 1, loss.double_value(&[]), settings.learning_rate_at(step), norm)?;
 
         if (step + 1) % settings.sample_every == 0 || step + 1 == settings.steps {

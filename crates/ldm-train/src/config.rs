@@ -139,6 +139,12 @@ pub struct DiffusionRun {
     pub beta_start: f64,
     /// Its last β.
     pub beta_end: f64,
+    /// γ of the min-SNR weights of the loss (Hang et al. 2023); without it every timestep weighs the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_snr_gamma: Option<f64>,
+    /// Parts into which a batch is cut, for the trainer's threads; the gradient is the mean over them.
+    #[serde(default = "one")]
+    pub parts: i64,
     /// Held-out prompts of a measurement.
     pub prompts: usize,
     /// The denoiser.
@@ -147,6 +153,10 @@ pub struct DiffusionRun {
     pub text_encoder: TextShape,
     /// Defaults that the export suggests to servers.
     pub card: Card,
+}
+
+fn one() -> i64 {
+    1
 }
 
 /// What the network predicts.
@@ -231,6 +241,13 @@ impl DiffusionRun {
             "`caption_dropout` must be from 0 to below 1, not {}",
             run.caption_dropout
         );
+        ensure!(
+            run.parts > 0 && run.train.batch % run.parts == 0,
+            "`parts` must divide `batch` ({}), which {} does not",
+            run.train.batch,
+            run.parts
+        );
+        ensure!(run.min_snr_gamma.is_none_or(|gamma| gamma > 0.), "`min_snr_gamma` must be positive");
         ensure!(run.pictures >= run.train.batch as u64, "`pictures` must be at least `batch`");
         ensure!(
             run.unet.cross_attention.len() == run.unet.block_out_channels.len(),

@@ -1,10 +1,7 @@
 //! Training the denoiser and its text encoder on latents of the first stage, with dropped captions.
 
 use anyhow::{Context as _, Result, ensure};
-use ldm_nn::{
-    AutoencoderKl, AutoencoderKlConfig, Checkpoint, ClipTextConfig, ClipTextModel, ClipTokenizer, UNet2DCondition,
-    UNet2DConditionConfig, Weights,
-};
+use ldm_nn::{AutoencoderKl, AutoencoderKlConfig, Checkpoint, ClipTextConfig, ClipTokenizer, UNet2DConditionConfig};
 use ldm_sampler::{BetaSchedule, NoiseSchedule, PlanSpec, Sampler, ScheduleConfig, SchedulerConfig};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -13,6 +10,7 @@ use crate::config::{DiffusionRun, Prediction};
 use crate::evaluate::{HELD_OUT_SEED, Score, first_stage, score};
 use crate::log::Log;
 use crate::optimizer::Optimizer;
+use crate::replica::{Part, Replica, gradients};
 use crate::scene::{self, Prompt};
 use crate::{checkpoint, export, grid, sample, tokenizer};
 
@@ -94,6 +92,38 @@ impl Data {
         Ok(Self { mean: kept.tensor("mean").to_device(device), std: kept.tensor("std").to_device(device), ids })
     }
 
+    /// A random batch at random timesteps, in parts.
+    fn batch(&self, run: &DiffusionRun, empty: &Tensor, alphas_cumprod: &Tensor) -> Vec<Part> {
+        let (batch, device) = (run.train.batch, self.mean.device());
+        let chosen = Tensor::randint(self.mean.size()[0], [batch], (Kind::Int64, device));
+        let mean = self.mean.index_select(0, &chosen); // [B, C, H, W]
+        let x0 = &mean + self.std.index_select(0, &chosen) * mean.randn_like();
+        let dropped = Tensor::rand([batch, 1], (Kind::Float, device)).lt(run.caption_dropout);
+        let ids = empty.where_self(&dropped, &self.ids.index_select(0, &chosen)); // [B, L]
+        let t = Tensor::randint(alphas_cumprod.size()[0], [batch], (Kind::Int64, device));
+        let alpha_bar = alphas_cumprod.index_select(0, &t).view([batch, 1, 1, 1]);
+        let (alpha, sigma) = (alpha_bar.sqrt(), (-&alpha_bar + 1.).sqrt());
+        let noise = x0.randn_like();
+        let x = &alpha * &x0 + &sigma * &noise;
+        let snr = &alpha_bar / (-&alpha_bar + 1.);
+        let target = match run.prediction {
+            Prediction::Epsilon => noise,
+            Prediction::VPrediction => alpha * noise - sigma * x0,
+        };
+        let weight = match (run.min_snr_gamma, run.prediction) {
+            (None, _) => snr.ones_like(),
+            (Some(gamma), Prediction::Epsilon) => snr.clamp_max(gamma) / snr,
+            (Some(gamma), Prediction::VPrediction) => snr.clamp_max(gamma) / (snr + 1.),
+        };
+        let size = batch / run.parts;
+        (0..run.parts)
+            .map(|part| {
+                let of = |all: &Tensor| all.narrow(0, part * size, size);
+                Part { x: of(&x), t: of(&t), ids: of(&ids), target: of(&target), weight: of(&weight) }
+            })
+            .collect()
+    }
+
     fn encode(run: &DiffusionRun, vae: &AutoencoderKl, device: Device) -> (Tensor, Tensor) {
         const PART: u64 = 64;
         let (size, scale) = (run.train.size, vae.config().scaling_factor);
@@ -125,7 +155,8 @@ fn encode(tokenizer: &ClipTokenizer, text: &str) -> Result<Vec<i64>> {
 /// at every checkpoint.
 ///
 /// When `stop` says so after a step, the state is kept for the next start.
-pub fn train(run: &DiffusionRun, device: Device, stop: &dyn Fn() -> bool) -> Result<()> {
+/// `workers` threads share the parts of each batch; what is learned does not depend on their number.
+pub fn train(run: &DiffusionRun, device: Device, workers: usize, stop: &dyn Fn() -> bool) -> Result<()> {
     let settings = &run.train;
     std::fs::create_dir_all(&settings.out)?;
     let model = settings.out.join("model");
@@ -137,40 +168,35 @@ pub fn train(run: &DiffusionRun, device: Device, stop: &dyn Fn() -> bool) -> Res
     text_config.check()?;
 
     tch::manual_seed(settings.seed as i64);
-    let (unet_weights, text_weights) = (Weights::fresh(device), Weights::fresh(device));
-    let networks = Networks {
-        unet: UNet2DCondition::new(&unet_weights, &unet_config),
-        text: ClipTextModel::new(&text_weights, &text_config),
-        vae,
-        tokenizer,
-        scheduler: scheduler(run)?,
-        kind: settings.dtype.kind(),
-    };
-    let (mut variables, text_variables) = (unet_weights.into_variables(), text_weights.into_variables());
-    if let Some(init) = &run.init {
-        variables.load(&Checkpoint::open(&init.join("unet"), "diffusion_pytorch_model")?)?;
-        text_variables.load(&Checkpoint::open(&init.join("text_encoder"), "model")?)?;
+    let mut replicas = vec![Replica::new(&unet_config, &text_config, run.init.as_deref(), device)?];
+    let mut optimizer = Optimizer::new(&replicas[0].variables, settings);
+    for _ in 1..workers.min(run.parts as usize) {
+        let replica = Replica::new(&unet_config, &text_config, None, device)?;
+        optimizer.attach(&replica.variables);
+        replicas.push(replica);
     }
-    let unet_count = variables.iter().count();
-    variables.extend(text_variables);
-    let mut optimizer = Optimizer::new(variables, settings);
+    if replicas.len() > 1 {
+        tch::set_num_threads(1);
+    }
+    let unet_count = replicas[0].unet_count;
+    let stage = Stage { vae, tokenizer, scheduler: scheduler(run)?, kind: settings.dtype.kind() };
     let start = checkpoint::resume(&settings.out, run, &mut optimizer)?;
 
     let mut log = Log::new(&settings.out, settings.steps, start, settings.log_every)?;
     log.line(json!({"parameters": optimizer.len(), "start": start}))?;
-    let data = Data::new(run, &networks.vae, &networks.tokenizer, device)?;
-    let empty = Tensor::from_slice(&encode(&networks.tokenizer, "")?).to_device(device);
-    let table: Vec<f32> = NoiseSchedule::new(&networks.scheduler.schedule)?.alphas_cumprod().iter().map(|&a| a as f32).collect();
+    let data = Data::new(run, &stage.vae, &stage.tokenizer, device)?;
+    let empty = Tensor::from_slice(&encode(&stage.tokenizer, "")?).to_device(device);
+    let table: Vec<f32> = NoiseSchedule::new(&stage.scheduler.schedule)?.alphas_cumprod().iter().map(|&a| a as f32).collect();
     let alphas_cumprod = Tensor::from_slice(&table).to_device(device);
 
     for step in start..settings.steps {
         settings.seed_step(step);
-        let loss = networks.loss(run, &data, &empty, &alphas_cumprod);
-        let norm = optimizer.step(&loss, step);
-        log.step(step + 1, loss.double_value(&[]), settings.learning_rate_at(step), norm)?;
+        let (loss, gradient) = gradients(&mut replicas, data.batch(run, &empty, &alphas_cumprod), stage.kind);
+        let norm = optimizer.step(gradient, step);
+        log.step(step + 1, loss, settings.learning_rate_at(step), norm)?;
         let last = step + 1 == settings.steps;
         if (step + 1) % settings.sample_every == 0 || last {
-            let (pictures, score) = optimizer.with_average(|| networks.measure(run, 25))?;
+            let (pictures, score) = optimizer.with_average(|| stage.measure(run, &replicas[0], 25))?;
             log.line(json!({"step": step + 1, "score": score}))?;
             let shown = pictures.narrow(0, 0, pictures.size()[0].min(50));
             grid::save(&shown, 10, 2, &settings.out.join(format!("samples-{:06}.png", step + 1)))?;
@@ -181,7 +207,7 @@ pub fn train(run: &DiffusionRun, device: Device, stop: &dyn Fn() -> bool) -> Res
             let averaged = optimizer.averaged();
             export::unet(&model, &unet_config, run.unet.heads, &averaged[..unet_count])?;
             export::text_encoder(&model, &text_config, &averaged[unet_count..])?;
-            export::index(&model, run, settings.size, networks.vae.config().factor())?;
+            export::index(&model, run, settings.size, stage.vae.config().factor())?;
             std::fs::create_dir_all(model.join("vae"))?;
             for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
                 std::fs::copy(run.first_stage.join("vae").join(file), model.join("vae").join(file))?;
@@ -195,40 +221,17 @@ pub fn train(run: &DiffusionRun, device: Device, stop: &dyn Fn() -> bool) -> Res
     Ok(())
 }
 
-struct Networks {
-    unet: UNet2DCondition,
-    text: ClipTextModel,
+/// What is not trained.
+struct Stage {
     vae: AutoencoderKl,
     tokenizer: ClipTokenizer,
     scheduler: SchedulerConfig,
     kind: Kind,
 }
 
-impl Networks {
-    /// Mean squared error of the prediction at random timesteps (paper, Eq. 3), for a random batch.
-    fn loss(&self, run: &DiffusionRun, data: &Data, empty: &Tensor, alphas_cumprod: &Tensor) -> Tensor {
-        let (batch, device) = (run.train.batch, data.mean.device());
-        let chosen = Tensor::randint(data.mean.size()[0], [batch], (Kind::Int64, device));
-        let mean = data.mean.index_select(0, &chosen); // [B, C, H, W]
-        let x0 = &mean + data.std.index_select(0, &chosen) * mean.randn_like();
-        let dropped = Tensor::rand([batch, 1], (Kind::Float, device)).lt(run.caption_dropout);
-        let ids = empty.where_self(&dropped, &data.ids.index_select(0, &chosen)); // [B, L]
-        let t = Tensor::randint(alphas_cumprod.size()[0], [batch], (Kind::Int64, device));
-        let alpha_bar = alphas_cumprod.index_select(0, &t).view([batch, 1, 1, 1]);
-        let (alpha, sigma) = (alpha_bar.sqrt(), (-&alpha_bar + 1.).sqrt());
-        let noise = x0.randn_like();
-        let x = &alpha * &x0 + &sigma * &noise;
-        let target = match run.prediction {
-            Prediction::Epsilon => noise,
-            Prediction::VPrediction => alpha * noise - sigma * x0,
-        };
-        let context = self.unet.context(&self.text.forward_as(&ids, self.kind));
-        let out = self.unet.forward(&x.to_kind(self.kind), &t.to_kind(Kind::Float), &context).to_kind(Kind::Float);
-        (out - target).square().mean(Kind::Float)
-    }
-
+impl Stage {
     /// Pictures for held-out prompts and how many show what they should.
-    fn measure(&self, run: &DiffusionRun, steps: usize) -> Result<(Tensor, Score)> {
+    fn measure(&self, run: &DiffusionRun, networks: &Replica, steps: usize) -> Result<(Tensor, Score)> {
         const PART: usize = 25;
         let prompts = scene::held_out_prompts(run.prompts, HELD_OUT_SEED);
         let plan = ldm_sampler::plan(&self.scheduler, &PlanSpec::new(Sampler::Ddim, steps))?;
@@ -244,9 +247,9 @@ impl Networks {
                         ids.extend(encode(&self.tokenizer, text)?);
                     }
                     let ids = Tensor::from_slice(&ids).view([2 * n, -1]).to_device(device);
-                    let context = self.unet.context(&self.text.forward_as(&ids, self.kind));
+                    let context = networks.unet.context(&networks.text.forward_as(&ids, self.kind));
                     let noise = Tensor::randn([n, self.vae.config().latent_channels, side, side], (Kind::Float, device));
-                    let z = sample::sample(&self.unet, &plan, &noise, &context, run.card.guidance, self.kind);
+                    let z = sample::sample(&networks.unet, &plan, &noise, &context, run.card.guidance, self.kind);
                     Ok(self.vae.decode(&(z / self.vae.config().scaling_factor)).clamp(-1., 1.))
                 })
                 .collect()

@@ -11,6 +11,7 @@ mod export;
 mod grid;
 mod log;
 mod optimizer;
+mod replica;
 mod sample;
 pub mod scene;
 mod tokenizer;

@@ -11,7 +11,8 @@ use crate::config::Loop;
 
 /// Parameters with their moments and their moving average.
 pub(crate) struct Optimizer {
-    variables: Variables,
+    /// Names and shapes, in the order of `parameters`.
+    layout: Vec<(String, Vec<i64>)>,
     parameters: Tensor,
     first_moment: Tensor,
     second_moment: Tensor,
@@ -23,22 +24,16 @@ const BETA1: f64 = 0.9;
 const EPS: f64 = 1e-8;
 
 impl Optimizer {
-    pub(crate) fn new(variables: Variables, settings: &Loop) -> Self {
+    pub(crate) fn new(variables: &Variables, settings: &Loop) -> Self {
         let flat: Vec<_> = variables.iter().map(|(_, tensor)| tensor.detach().flatten(0, -1)).collect();
         let parameters = Tensor::cat(&flat, 0);
-        let mut from = 0;
-        for (_, variable) in variables.iter() {
-            let count = variable.numel() as i64;
-            let mut handle = variable.shallow_clone();
-            handle.set_data(&parameters.narrow(0, from, count).view(variable.size().as_slice()));
-            from += count;
-        }
+        attach(&parameters, variables);
         Self {
             first_moment: parameters.zeros_like(),
             second_moment: parameters.zeros_like(),
             average: parameters.copy(),
             parameters,
-            variables,
+            layout: variables.iter().map(|(name, tensor)| (name.to_owned(), tensor.size())).collect(),
             settings: settings.clone(),
         }
     }
@@ -48,15 +43,14 @@ impl Optimizer {
         self.parameters.size()[0]
     }
 
-    /// One step along −gradient of `loss`; returns the norm of the gradient before clipping.
-    pub(crate) fn step(&mut self, loss: &Tensor, step: u64) -> f64 {
-        loss.backward();
+    /// Makes the variables of a replica, of the same modules in the same order, views of these parameters.
+    pub(crate) fn attach(&self, replica: &Variables) {
+        attach(&self.parameters, replica);
+    }
+
+    /// One step along −`gradient`; returns its norm before clipping. Nothing is done when that is not finite.
+    pub(crate) fn step(&mut self, mut gradient: Tensor, step: u64) -> f64 {
         tch::no_grad(|| {
-            let gradients: Vec<_> = self.variables.iter().map(|(_, variable)| variable.grad().flatten(0, -1)).collect();
-            let mut gradient = Tensor::cat(&gradients, 0);
-            for (_, variable) in self.variables.iter() {
-                variable.shallow_clone().zero_grad();
-            }
             let norm = gradient.norm().double_value(&[]);
             if !norm.is_finite() {
                 return norm;
@@ -85,13 +79,13 @@ impl Optimizer {
     /// Names with the averaged parameters.
     pub(crate) fn averaged(&self) -> Vec<(String, Tensor)> {
         let mut from = 0;
-        self.variables
+        self.layout
             .iter()
-            .map(|(name, variable)| {
-                let count = variable.numel() as i64;
-                let tensor = self.average.narrow(0, from, count).view(variable.size().as_slice());
+            .map(|(name, shape)| {
+                let count = shape.iter().product();
+                let tensor = self.average.narrow(0, from, count).view(shape.as_slice());
                 from += count;
-                (name.to_owned(), tensor)
+                (name.clone(), tensor)
             })
             .collect()
     }
@@ -128,4 +122,26 @@ impl Optimizer {
         }
         Ok(())
     }
+}
+
+fn attach(parameters: &Tensor, variables: &Variables) {
+    let mut from = 0;
+    for (_, variable) in variables.iter() {
+        let count = variable.numel() as i64;
+        let mut handle = variable.shallow_clone();
+        handle.set_data(&parameters.narrow(0, from, count).view(variable.size().as_slice()));
+        from += count;
+    }
+    assert_eq!(from, parameters.size()[0], "the variables are of another network");
+}
+
+/// The gradient of `loss` as one vector, in the order of the variables.
+pub(crate) fn gradient(variables: &Variables, loss: &Tensor) -> Tensor {
+    loss.backward();
+    let parts: Vec<_> = variables.iter().map(|(_, variable)| variable.grad().flatten(0, -1)).collect();
+    let gradient = Tensor::cat(&parts, 0);
+    for (_, variable) in variables.iter() {
+        variable.shallow_clone().zero_grad();
+    }
+    gradient
 }

@@ -23,7 +23,13 @@ enum Part {
     /// The first stage: pictures to latents and back.
     Autoencoder(Run),
     /// The denoiser and its text encoder, on latents of a trained first stage.
-    Diffusion(Run),
+    Diffusion {
+        #[command(flatten)]
+        run: Run,
+        /// Threads that share the parts of each batch (`parts` in the file), each with one of libtorch's; 1 leaves libtorch its own.
+        #[arg(long, default_value_t = 1)]
+        workers: usize,
+    },
     /// Measure a trained model on held-out scenes and prompts; prints JSON.
     Evaluate(evaluate::Args),
 }
@@ -47,7 +53,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     match &args.part {
         Part::Autoencoder(run) => autoencoder::train(&AutoencoderRun::read(&run.config)?, device(run.device)?, &stop)?,
         Part::Evaluate(args) => evaluate::run(args)?,
-        Part::Diffusion(run) => diffusion::train(&DiffusionRun::read(&run.config)?, device(run.device)?, &stop)?,
+        Part::Diffusion { run, workers } => {
+            diffusion::train(&DiffusionRun::read(&run.config)?, device(run.device)?, *workers, &stop)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

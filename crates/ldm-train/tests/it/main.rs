@@ -80,6 +80,8 @@ fn denoiser(out: PathBuf, first_stage: PathBuf, steps: u64) -> DiffusionRun {
         beta_schedule: "scaled_linear".into(),
         beta_start: 0.00085,
         beta_end: 0.012,
+        min_snr_gamma: None,
+        parts: 1,
         prompts: 2,
         unet: UnetShape {
             block_out_channels: vec![16, 16],
@@ -120,7 +122,7 @@ fn both_trainings_learn_and_export_what_serving_loads() {
     autoencoder::train(&first_stage(first.clone(), 40), Device::Cpu, &|| false).unwrap();
     let seen = losses(&first);
     assert!(seen[35..].iter().sum::<f64>() < 0.8 * seen[..5].iter().sum::<f64>(), "{seen:?}");
-    diffusion::train(&denoiser(second.clone(), first, 6), Device::Cpu, &|| false).unwrap();
+    diffusion::train(&denoiser(second.clone(), first, 6), Device::Cpu, 1, &|| false).unwrap();
     assert!(losses(&second).iter().all(|loss| loss.is_finite()));
 
     let model = second.join("model");
@@ -141,11 +143,11 @@ fn both_trainings_learn_and_export_what_serving_loads() {
     // A training can start from what another one exported; a fresh one would lose more at its first step.
     let third = scratch.0.join("third");
     let again = DiffusionRun { init: Some(model.clone()), ..denoiser(third.clone(), scratch.0.join("first"), 1) };
-    diffusion::train(&again, Device::Cpu, &|| false).unwrap();
+    diffusion::train(&again, Device::Cpu, 1, &|| false).unwrap();
     assert!(losses(&third)[0] < losses(&second)[0], "{:?} {:?}", losses(&third), losses(&second));
     let shape = UnetShape { heads: 2, block_out_channels: vec![16, 32], ..again.unet.clone() };
     let other = DiffusionRun { unet: shape, ..DiffusionRun { train: settings(scratch.0.join("fourth"), 1), ..again } };
-    let error = diffusion::train(&other, Device::Cpu, &|| false).unwrap_err().to_string();
+    let error = diffusion::train(&other, Device::Cpu, 1, &|| false).unwrap_err().to_string();
     assert!(error.contains("do not fit"), "{error}");
 
     // Every word of the scene grammar is one token, and any other text still has some.
@@ -183,6 +185,23 @@ fn a_resumed_training_equals_one_that_never_stopped() {
     let other = AutoencoderRun { kl_weight: 1e-3, ..run };
     let error = autoencoder::train(&other, Device::Cpu, &|| false).unwrap_err().to_string();
     assert!(error.contains("another configuration"), "{error}");
+}
+
+#[test]
+fn the_number_of_workers_changes_nothing() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let scratch = Scratch::new("workers");
+    let (first, out) = (scratch.0.join("first"), scratch.0.join("run"));
+    autoencoder::train(&first_stage(first.clone(), 2), Device::Cpu, &|| false).unwrap();
+    let run = DiffusionRun { parts: 4, min_snr_gamma: Some(5.), ..denoiser(out.clone(), first, 3) };
+    let mut trained = Vec::new();
+    // Two workers first: that also leaves libtorch one thread for both runs.
+    for workers in [2, 1] {
+        diffusion::train(&run, Device::Cpu, workers, &|| false).unwrap();
+        trained.push(Checkpoint::open_files([out.join("checkpoint-3.safetensors")]).unwrap().tensor("parameters").copy());
+        std::fs::remove_dir_all(&out).unwrap();
+    }
+    assert_eq!((&trained[0] - &trained[1]).abs().max().double_value(&[]), 0.);
 }
 
 #[test]
