@@ -59,11 +59,58 @@ pub enum CheckpointError {
     Index(#[from] crate::ConfigError),
 }
 
+#[derive(Clone)]
 struct Entry {
     map: Arc<Mmap>,
     offset: usize,
+    /// As stored.
     shape: Vec<i64>,
     kind: Kind,
+    form: Form,
+}
+
+/// How a tensor is made of the stored one.
+#[derive(Clone, Copy)]
+enum Form {
+    Stored,
+    Transposed,
+    /// The third `part` of rows in the order `[heads, 3, width]`.
+    Head {
+        heads: i64,
+        part: i64,
+    },
+}
+
+/// What a map of names makes of one stored tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mapped {
+    /// It is left out.
+    Drop,
+    /// It has another name.
+    As(String),
+    /// A matrix `[a, b]` is read as `[b, a]`.
+    Transposed(String),
+    /// Its rows, cut into as many equal parts as there are names, in order (`in_proj_weight` of `torch.nn.MultiheadAttention`).
+    Rows(Vec<String>),
+    /// The rows are `[heads, 3, width]`: query, key and value of one head after another, as in openaimodel.py
+    /// `QKVAttentionLegacy`.
+    Heads {
+        /// The names of queries, keys and values.
+        names: [String; 3],
+        /// The number of heads.
+        heads: i64,
+    },
+}
+
+impl Entry {
+    /// The shape of the tensor that is made of it.
+    fn made(&self) -> Vec<i64> {
+        match self.form {
+            Form::Stored => self.shape.clone(),
+            Form::Transposed => self.shape.iter().rev().copied().collect(),
+            Form::Head { .. } => self.shape.iter().enumerate().map(|(i, &n)| if i == 0 { n / 3 } else { n }).collect(),
+        }
+    }
 }
 
 /// The tensors of one module, by canonical name. They point into the mapped files, which stay mapped for the life of the process.
@@ -126,7 +173,10 @@ impl Checkpoint {
                     return Err(CheckpointError::Dtype { path, name, dtype: info.dtype });
                 };
                 let shape = info.shape.iter().map(|&n| n as i64).collect();
-                entries.insert(name, Entry { map: Arc::clone(&map), offset: start + info.data_offsets.0, shape, kind });
+                entries.insert(
+                    name,
+                    Entry { map: Arc::clone(&map), offset: start + info.data_offsets.0, shape, kind, form: Form::Stored },
+                );
             }
         }
         Ok(Self { entries })
@@ -138,6 +188,25 @@ impl Checkpoint {
         Self { entries }
     }
 
+    /// The same tensors under the names, and in the forms, that `rule` gives for each name and shape. A form that does not fit the
+    /// shape leaves the tensor as it is under its first name, so that the strict report shows it.
+    pub fn map_names(self, rule: impl Fn(&str, &[i64]) -> Mapped) -> Self {
+        let mut entries = BTreeMap::new();
+        for (name, entry) in self.entries {
+            match rule(&name, &entry.shape) {
+                Mapped::Drop => {}
+                Mapped::As(name) => _ = entries.insert(name, entry),
+                Mapped::Transposed(name) if entry.shape.len() == 2 => {
+                    entries.insert(name, Entry { form: Form::Transposed, ..entry });
+                }
+                Mapped::Transposed(name) => _ = entries.insert(name, entry),
+                Mapped::Rows(names) => entries.extend(rows(&names, entry)),
+                Mapped::Heads { names, heads } => entries.extend(heads_of(names, heads, entry)),
+            }
+        }
+        Self { entries }
+    }
+
     /// Names in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
@@ -145,7 +214,7 @@ impl Checkpoint {
 
     /// The shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<Vec<i64>> {
-        self.entries.get(name).map(|entry| entry.shape.clone())
+        self.entries.get(name).map(Entry::made)
     }
 
     /// Numbers stored, all tensors together.
@@ -158,25 +227,64 @@ impl Checkpoint {
         self.entries.values().max_by_key(|entry| entry.shape.iter().product::<i64>()).map(|entry| entry.kind)
     }
 
-    /// The tensor, on the CPU in the dtype of the file, pointing into the map.
+    /// The tensor, on the CPU in the dtype of the file, pointing into the map if it is as stored.
     ///
     /// # Panics
     /// When there is no tensor of that name; ask [`shape`](Self::shape) first.
     pub fn tensor(&self, name: &str) -> Tensor {
         let entry = &self.entries[name];
-        let bytes = &entry.map[entry.offset..];
-        let count: i64 = entry.shape.iter().product();
-        if !(bytes.as_ptr() as usize).is_multiple_of(entry.kind.elt_size_in_bytes()) {
+        let stored = entry.stored();
+        match entry.form {
+            Form::Stored => stored,
+            Form::Transposed => stored.transpose(0, 1).contiguous(),
+            Form::Head { heads, part } => {
+                let made = entry.made();
+                stored.view([heads, 3, made[0] / heads, -1]).select(1, part).reshape(made)
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn stored(&self) -> Tensor {
+        let bytes = &self.map[self.offset..];
+        let count: i64 = self.shape.iter().product();
+        if !(bytes.as_ptr() as usize).is_multiple_of(self.kind.elt_size_in_bytes()) {
             // Not aligned: copied instead.
-            return Tensor::from_data_size(&bytes[..count as usize * entry.kind.elt_size_in_bytes()], &entry.shape, entry.kind);
+            return Tensor::from_data_size(&bytes[..count as usize * self.kind.elt_size_in_bytes()], &self.shape, self.kind);
         }
         // The map must outlive every view of it, and views travel into modules and their clones: one reference is given away.
-        std::mem::forget(Arc::clone(&entry.map));
-        // SAFETY: safetensors checked at parsing that the range lies in the file and fits shape and dtype; the pointer is
-        // aligned (checked above) and stays valid because the map is never unmapped (the reference given away above);
-        // networks never write to their parameters in place.
-        unsafe { Tensor::from_blob(bytes.as_ptr(), &entry.shape, &[], entry.kind, Device::Cpu) }
+        std::mem::forget(Arc::clone(&self.map));
+        // SAFETY: safetensors checked at parsing that the range lies in the file and fits shape and dtype (a part of the rows is a
+        // range inside it); the pointer is aligned (checked above) and stays valid because the map is never unmapped (the
+        // reference given away above); networks never write to their parameters in place.
+        unsafe { Tensor::from_blob(bytes.as_ptr(), &self.shape, &[], self.kind, Device::Cpu) }
     }
+}
+
+/// Equal parts of the rows; the whole under the first name when they do not come out even.
+fn rows(names: &[String], entry: Entry) -> Vec<(String, Entry)> {
+    let parts = names.len();
+    let total = entry.shape.first().copied().unwrap_or_default();
+    if parts == 0 || total <= 0 || total % parts as i64 != 0 {
+        return names.first().map(|name| (name.clone(), entry)).into_iter().collect();
+    }
+    let mut shape = entry.shape.clone();
+    shape[0] = total / parts as i64;
+    let bytes = shape.iter().product::<i64>() as usize * entry.kind.elt_size_in_bytes();
+    let part = |index: usize| Entry { offset: entry.offset + index * bytes, shape: shape.clone(), ..entry.clone() };
+    names.iter().enumerate().map(|(index, name)| (name.clone(), part(index))).collect()
+}
+
+/// Queries, keys and values of rows `[heads, 3, width]`; the whole under the first name when they do not come out even.
+fn heads_of(names: [String; 3], heads: i64, entry: Entry) -> Vec<(String, Entry)> {
+    let total = entry.shape.first().copied().unwrap_or_default();
+    let [query, key, value] = names;
+    if heads <= 0 || total <= 0 || total % (3 * heads) != 0 {
+        return vec![(query, entry)];
+    }
+    let part = |part| Entry { form: Form::Head { heads, part }, ..entry.clone() };
+    vec![(query, part(0)), (key, part(1)), (value, part(2))]
 }
 
 fn kind_of(dtype: Dtype) -> Option<Kind> {

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
 
-pub use checkpoint::{Checkpoint, CheckpointError};
+pub use checkpoint::{Checkpoint, CheckpointError, Mapped};
 pub use variables::{SaveError, Variables, save};
 
 /// The memory format of convolution weights and activations.

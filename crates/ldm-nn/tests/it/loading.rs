@@ -5,8 +5,8 @@ use std::path::Path;
 
 use ldm_nn::weights::{CheckpointError, save};
 use ldm_nn::{
-    AutoencoderKl, Checkpoint, ClipTextConfig, ClipTextModel, Layout, LoadError, Report, UNet2DCondition, UNet2DConditionConfig,
-    Weights,
+    AutoencoderKl, Checkpoint, ClipTextConfig, ClipTextModel, Layout, LoadError, Mapped, Report, UNet2DCondition,
+    UNet2DConditionConfig, Weights,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -207,4 +207,34 @@ fn broken_indices_are_errors() {
     UNet2DCondition::new(&weights, &config);
     let LoadError(report) = weights.finish().expect_err("half of it is missing");
     assert!(report.missing.len() > 10 && report.unexpected.is_empty() && report.wrong_shape.is_empty());
+}
+
+#[test]
+fn a_map_of_names_renames_drops_turns_and_splits() {
+    let dir = scratch("map");
+    let counted = Tensor::arange(12 * 2, (Kind::Float, Device::Cpu)).view([12, 2]);
+    save([("a", &counted), ("gone", &counted)], Kind::Float, &dir.join("model.safetensors")).expect("saved");
+    let open = || Checkpoint::open(&dir, "model").expect("the file");
+    let names = || ["q", "k", "v"].map(str::to_owned);
+    let map = |mapped: Mapped| open().map_names(|name, _| if name == "a" { mapped.clone() } else { Mapped::Drop });
+
+    let turned = map(Mapped::Transposed("b".into()));
+    assert_eq!(turned.names().collect::<Vec<_>>(), ["b"]);
+    assert_eq!(turned.shape("b"), Some(vec![2, 12]));
+    assert_eq!(turned.tensor("b"), counted.tr());
+
+    let rows = map(Mapped::Rows(names().into()));
+    assert_eq!(rows.names().collect::<Vec<_>>(), ["k", "q", "v"]);
+    assert_eq!((rows.shape("k"), rows.tensor("k")), (Some(vec![4, 2]), counted.narrow(0, 4, 4)));
+    assert_eq!(rows.tensor("v"), counted.narrow(0, 8, 4));
+
+    // Two heads of width 2: the rows of the second head's key are 8 and 9.
+    let heads = map(Mapped::Heads { names: names(), heads: 2 });
+    let expected = Tensor::cat(&[counted.narrow(0, 2, 2), counted.narrow(0, 8, 2)], 0);
+    assert_eq!((heads.shape("k"), heads.tensor("k")), (Some(vec![4, 2]), expected));
+
+    // What does not come out even stays whole, for the strict report to show.
+    assert_eq!(map(Mapped::Heads { names: names(), heads: 5 }).shape("q"), Some(vec![12, 2]));
+    let five = ["1", "2", "3", "4", "5"].map(str::to_owned).to_vec();
+    assert_eq!(map(Mapped::Rows(five)).shape("1"), Some(vec![12, 2]));
 }
