@@ -36,6 +36,63 @@ pub struct Model {
     pub defaults: Defaults,
     /// Tokens of a prompt that the text encoder reads, without the two marks at its ends; the rest is cut off.
     pub prompt_tokens: u32,
+    /// What else it can be asked to follow.
+    pub conditions: Conditions,
+}
+
+/// What a model can be asked to follow: each task needs its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conditions {
+    /// A prompt means something.
+    pub prompt: bool,
+    /// Guidance above 1 means something: the model knows what "no condition" is.
+    pub guidance: bool,
+    /// Classes that can be named, from 0; none for a model without classes.
+    pub classes: Option<u32>,
+    /// Boxes with labels.
+    pub boxes: Option<BoxBounds>,
+    /// Classes of a semantic map, from 0.
+    pub semantic_classes: Option<u32>,
+    /// How many times wider and higher super-resolution makes a picture.
+    pub upscale: Option<u32>,
+    /// Noise levels of the low-resolution picture, from 0.
+    pub noise_levels: Option<u32>,
+    /// Embeddings of retrieved neighbours.
+    pub neighbors: Option<NeighborBounds>,
+}
+
+impl Default for Conditions {
+    /// A prompt, with guidance.
+    fn default() -> Self {
+        Self {
+            prompt: true,
+            guidance: true,
+            classes: None,
+            boxes: None,
+            semantic_classes: None,
+            upscale: None,
+            noise_levels: None,
+            neighbors: None,
+        }
+    }
+}
+
+/// What a layout may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoxBounds {
+    /// Labels, from 0.
+    pub labels: u32,
+    /// Boxes at most.
+    pub count: u32,
+}
+
+/// What embeddings of neighbours look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighborBounds {
+    /// Numbers of each.
+    pub width: u32,
+    /// Neighbours at most.
+    pub count: u32,
 }
 
 /// Picture sizes of a model, in pixels; width and height alike.

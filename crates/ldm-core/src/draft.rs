@@ -1,7 +1,7 @@
 //! What a client said, before anything was checked.
 
-use crate::task::{Img2Img, Txt2Img, Work};
-use crate::{Catalogue, Defaults, Raster, Request, Task, Violation, Violations};
+use crate::task::{Bbox, Class, Depth, Img2Img, Inpaint, Layout, Rdm, Semantic, SuperResolution, Txt2Img, Unconditional, Work};
+use crate::{BoxBounds, Catalogue, Defaults, Model, NeighborBounds, Plane, Raster, Request, Task, Violation, Violations};
 
 /// The largest seed: the largest whole number that JSON carries safely through every client.
 pub const MAX_SEED: i64 = (1 << 53) - 1;
@@ -37,10 +37,26 @@ pub struct Draft {
     pub images: Option<i64>,
     /// A preview picture every so many steps.
     pub preview_every: Option<i64>,
-    /// The picture that img2img starts from.
+    /// The picture that img2img, inpainting and depth-to-image start from.
     pub init_image: Option<Raster>,
-    /// How much of the schedule img2img runs.
+    /// How much of the schedule they run.
     pub strength: Option<f64>,
+    /// What to paint: 128 and more.
+    pub mask: Option<Plane>,
+    /// The picture to enlarge.
+    pub lr_image: Option<Raster>,
+    /// Noise level that it is brought to.
+    pub noise_level: Option<i64>,
+    /// Depths.
+    pub depth: Option<Plane>,
+    /// A class.
+    pub class: Option<i64>,
+    /// Boxes with labels.
+    pub boxes: Option<Vec<Bbox>>,
+    /// A map of classes.
+    pub semantic: Option<Plane>,
+    /// Embeddings of a prompt and its neighbours.
+    pub neighbors: Option<Vec<Vec<f32>>>,
 }
 
 impl Draft {
@@ -63,7 +79,118 @@ impl Draft {
             preview_every: None,
             init_image: None,
             strength: None,
+            mask: None,
+            lr_image: None,
+            noise_level: None,
+            depth: None,
+            class: None,
+            boxes: None,
+            semantic: None,
+            neighbors: None,
         }
+    }
+
+    /// The least that `model` can be asked for: the first of its tasks at its smallest size, for a trial run.
+    pub fn smallest(model: &Model) -> Self {
+        let task = model.tasks.first().copied().unwrap_or(Task::Txt2Img);
+        let side = model.sizes.min.next_multiple_of(model.sizes.multiple.max(1));
+        let init = || Some(Raster::filled(side, side, [128; 3]));
+        let mut draft = Self {
+            model: Some(model.id.clone()),
+            width: Some(i64::from(side)),
+            height: Some(i64::from(side)),
+            seed: Some(0),
+            ..Self::new(task)
+        };
+        match task {
+            Task::Txt2Img => draft.prompt = Some("warm-up".to_owned()),
+            Task::Img2Img => (draft.init_image, draft.strength) = (init(), Some(1.0)),
+            Task::Inpaint => (draft.init_image, draft.mask) = (init(), Some(Plane::filled(side, side, 255))),
+            Task::Depth => {
+                (draft.init_image, draft.strength, draft.depth) = (init(), Some(1.0), Some(Plane::filled(side, side, 128)));
+            }
+            Task::SuperResolution => {
+                let low = side / model.conditions.upscale.unwrap_or(1).max(1);
+                (draft.width, draft.height) = (None, None);
+                draft.lr_image = Some(Raster::filled(low, low, [128; 3]));
+            }
+            Task::Unconditional => {}
+            Task::Class => draft.class = Some(0),
+            Task::Layout => {
+                let (label, bbox) = (0, [0.25, 0.25, 0.5, 0.5]);
+                let b = Bbox { label, bbox, is_occluded: false, is_group_of: false, is_depiction: false, is_inside: false };
+                draft.boxes = Some(vec![b]);
+            }
+            Task::Semantic => draft.semantic = Some(Plane::filled(side, side, 0)),
+            Task::Rdm => {
+                let width = model.conditions.neighbors.map_or(0, |bounds| bounds.width);
+                draft.neighbors = Some(vec![vec![1.0; width as usize]]);
+            }
+        }
+        draft
+    }
+
+    /// Fields that were said and have no part in the task.
+    fn refuse_strangers(&self, model: &Model, bad: &mut Violations) {
+        let task = self.task;
+        let pictured = matches!(task, Task::Img2Img | Task::Inpaint | Task::Depth);
+        let prompted = task.takes_prompt() && model.conditions.prompt;
+        let said = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+        let strangers: [(&str, bool, &str, &str); 11] = [
+            ("prompt", said(&self.prompt) && !prompted, "a text", ""),
+            ("negative_prompt", said(&self.negative_prompt) && !prompted, "a text", ""),
+            ("init_image", self.init_image.is_some() && !pictured, "a picture", "; use img2img"),
+            ("strength", self.strength.is_some() && !pictured, "a number", "; use img2img"),
+            ("mask", self.mask.is_some() && task != Task::Inpaint, "a mask", "; use inpaint"),
+            ("lr_image", self.lr_image.is_some() && task != Task::SuperResolution, "a picture", "; use super-resolution"),
+            ("noise_level", self.noise_level.is_some() && task != Task::SuperResolution, "a number", "; use super-resolution"),
+            ("depth", self.depth.is_some() && task != Task::Depth, "a map", "; use depth"),
+            ("class", self.class.is_some() && task != Task::Class, "a number", "; use class"),
+            ("boxes", self.boxes.is_some() && task != Task::Layout, "boxes", "; use layout"),
+            ("semantic", self.semantic.is_some() && task != Task::Semantic, "a map", "; use semantic"),
+        ];
+        for (field, strange, value, hint) in strangers {
+            if strange {
+                bad.push(Violation::new(field, format!("{task} takes no `{field}`{hint}"), "absent", value));
+            }
+        }
+        if self.neighbors.is_some() && task != Task::Rdm {
+            bad.push(Violation::new("neighbors", format!("{task} takes no `neighbors`; use rdm"), "absent", "embeddings"));
+        }
+    }
+
+    /// The task with what only it needs, and the size that it dictates, if it does.
+    fn check_work(&mut self, model: &Model, steps: Option<i64>, bad: &mut Violations) -> Option<(Work, Option<[u32; 2]>)> {
+        let steps = steps.and_then(|steps| u32::try_from(steps).ok());
+        let strength = |draft: &Self, default: f64| draft.strength.unwrap_or(default);
+        let usual = model.defaults.strength;
+        let conditions = &model.conditions;
+        let init = self.init_image.take();
+        let work = match self.task {
+            Task::Txt2Img => Some(Work::Txt2Img(Txt2Img)),
+            Task::Unconditional => Some(Work::Unconditional(Unconditional)),
+            Task::Img2Img => Img2Img::check(init, strength(self, usual), steps, bad).map(Work::Img2Img),
+            Task::Inpaint => Inpaint::check(init, self.mask.take(), strength(self, 1.0), steps, bad).map(Work::Inpaint),
+            Task::Depth => Depth::check(init, self.depth.take(), strength(self, usual), steps, bad).map(Work::Depth),
+            Task::Class => Class::check(self.class, conditions.classes.unwrap_or(0), bad).map(Work::Class),
+            Task::Layout => {
+                let bounds = conditions.boxes.unwrap_or(BoxBounds { labels: 0, count: 0 });
+                Layout::check(self.boxes.take(), bounds, bad).map(Work::Layout)
+            }
+            Task::Semantic => {
+                Semantic::check(self.semantic.take(), conditions.semantic_classes.unwrap_or(0), bad).map(Work::Semantic)
+            }
+            Task::Rdm => {
+                let bounds = conditions.neighbors.unwrap_or(NeighborBounds { width: 0, count: 0 });
+                Rdm::check(self.neighbors.take(), bounds, bad).map(Work::Rdm)
+            }
+            Task::SuperResolution => {
+                let said = [self.width, self.height];
+                let (work, size) = SuperResolution::check(self.lr_image.take(), self.noise_level, said, model, bad)?;
+                return Some((Work::SuperResolution(work), Some(size)));
+            }
+        };
+        work.map(|work| (work, None))
     }
 
     /// One checked [`Request`] per picture, seeds `seed`, `seed + 1`, …, or every violation.
@@ -93,15 +220,21 @@ impl Draft {
                 self.task,
             ));
         }
+        let supported = shape.tasks.contains(&self.task);
+        if supported {
+            self.refuse_strangers(shape, &mut bad);
+        }
         let prompt = text("prompt", self.prompt.take(), bounds.prompt_chars, &mut bad);
         let negative_prompt = text("negative_prompt", self.negative_prompt.take(), bounds.prompt_chars, &mut bad);
-        let width = side("width", self.width, shape.sizes.default.0, shape, &mut bad);
-        let height = side("height", self.height, shape.sizes.default.1, shape, &mut bad);
         let steps = whole("steps", self.steps, i64::from(shape.defaults.steps), 1, i64::from(bounds.steps), &mut bad);
         let images = whole("images", self.images, 1, 1, i64::from(bounds.images), &mut bad).unwrap_or(1);
         let preview_every =
             self.preview_every.and_then(|every| whole("preview_every", Some(every), 1, 1, i64::from(bounds.steps), &mut bad));
         let guidance = real("guidance", self.guidance, shape.defaults.guidance, 0.0, bounds.guidance, &mut bad);
+        if guidance > 1.0 && !shape.conditions.guidance {
+            let message = format!("model {:?} knows no guidance: `guidance` must be at most 1, not {guidance}", shape.id);
+            bad.push(Violation::new("guidance", message, "0..=1", guidance));
+        }
         let eta = real("eta", self.eta, 0.0, 0.0, 1.0, &mut bad);
         let seed = match self.seed {
             None | Some(-1) => i64::from(random_seed()),
@@ -111,26 +244,15 @@ impl Draft {
             Some((sampler, schedule)) => (sampler, schedule),
             None => (String::new(), String::new()),
         };
-        let work = match self.task {
-            Task::Txt2Img => {
-                if self.init_image.is_some() {
-                    bad.push(Violation::new("init_image", "txt2img takes no `init_image`; use img2img", "absent", "a picture"));
-                }
-                if let Some(strength) = self.strength {
-                    bad.push(Violation::new("strength", "txt2img takes no `strength`; use img2img", "absent", strength));
-                }
-                Some(Work::Txt2Img(Txt2Img))
-            }
-            Task::Img2Img => {
-                let strength = self.strength.unwrap_or(shape.defaults.strength);
-                Img2Img::check(self.init_image, strength, steps.and_then(|steps| u32::try_from(steps).ok()), &mut bad)
-                    .map(Work::Img2Img)
-            }
-        };
+        let work = self.check_work(shape, steps, &mut bad);
+        let dictated = work.as_ref().and_then(|(_, size)| *size).map(|size| size.map(i64::from));
+        let [width, height] = dictated.map_or([self.width, self.height], |size| size.map(Some));
+        let width = side("width", width, shape.sizes.default.0, shape, &mut bad);
+        let height = side("height", height, shape.sizes.default.1, shape, &mut bad);
         if !bad.is_empty() {
             return Err(bad);
         }
-        let Some(work) = work else { return Err(bad) };
+        let Some((work, _)) = work else { return Err(bad) };
         let request = Request {
             model: shape.id.clone(),
             work,
@@ -228,7 +350,7 @@ fn real(field: &str, value: Option<f64>, default: f64, min: f64, max: f64, bad: 
     value
 }
 
-fn side(field: &str, value: Option<i64>, default: u32, model: &crate::Model, bad: &mut Violations) -> u32 {
+fn side(field: &str, value: Option<i64>, default: u32, model: &Model, bad: &mut Violations) -> u32 {
     let sizes = model.sizes;
     let value = value.unwrap_or(i64::from(default));
     let fits = (i64::from(sizes.min)..=i64::from(sizes.max)).contains(&value) && value % i64::from(sizes.multiple) == 0;

@@ -13,11 +13,11 @@ mod request;
 pub mod task;
 mod violation;
 
-pub use catalogue::{Alias, Bounds, Catalogue, Defaults, Model, Sampler, Sizes};
+pub use catalogue::{Alias, Bounds, BoxBounds, Catalogue, Conditions, Defaults, Model, NeighborBounds, Sampler, Sizes};
 pub use draft::{Draft, MAX_SEED};
 pub use event::{Ending, Event, Failure, FailureKind, Output, Preview, Progress, Timings};
 pub use id::JobId;
-pub use raster::{Raster, RasterError};
+pub use raster::{Plane, PlaneError, Raster, RasterError};
 pub use request::Request;
 pub use task::Task;
 pub use violation::{Violation, Violations};

@@ -1,7 +1,10 @@
 //! A draft becomes requests, or every violation is listed with field, limit and value.
 
-use ldm_core::task::Work;
-use ldm_core::{Alias, Bounds, Catalogue, Defaults, Draft, MAX_SEED, Model, Raster, Request, Sampler, Sizes, Task, Violations};
+use ldm_core::task::{Bbox, Work};
+use ldm_core::{
+    Alias, Bounds, BoxBounds, Catalogue, Conditions, Defaults, Draft, MAX_SEED, Model, NeighborBounds, Plane, Raster, Request,
+    Sampler, Sizes, Task, Violations,
+};
 
 fn catalogue() -> Catalogue {
     let sampler = |name: &str, label: &str, takes_eta, schedules: &[&str]| Sampler {
@@ -26,6 +29,7 @@ fn catalogue() -> Catalogue {
             sizes: Sizes { min: 32, max: 256, multiple: 16, default: (64, 96) },
             defaults: Defaults { sampler: "dpmpp_2m".into(), schedule: "karras".into(), steps: 20, guidance: 3., strength: 0.5 },
             prompt_tokens: 75,
+            conditions: Default::default(),
         }],
         samplers: vec![dpm, sampler("ddim", "DDIM", true, &["default"])],
         bounds: Bounds { steps: 100, guidance: 30., images: 4, prompt_chars: 10 },
@@ -132,7 +136,7 @@ fn every_violation_is_listed_at_once() {
         draft.sampler = Some("nonesuch".into());
     });
     let fields: Vec<_> = violations.unwrap_err().0.into_iter().map(|violation| violation.field).collect();
-    assert_eq!(fields, ["model", "width", "height", "steps", "seed", "sampler"]);
+    assert_eq!(fields, ["model", "steps", "seed", "sampler", "width", "height"]);
 }
 
 #[test]
@@ -145,4 +149,123 @@ fn long_values_are_shortened_in_answers() {
 fn rasters_know_their_size() {
     assert!(Raster::new(2, 2, vec![0; 12]).is_ok());
     assert_eq!(Raster::new(2, 2, vec![0; 11]).unwrap_err().to_string(), "a 2x2 RGB picture has 12 bytes, not 11");
+}
+
+fn refusals(model: Conditions, draft: Draft) -> Vec<String> {
+    let mut catalogue = catalogue();
+    catalogue.models[0].conditions = model;
+    draft.check(&catalogue).map_or_else(|bad| bad.0.into_iter().map(|bad| bad.field).collect(), |_| vec![])
+}
+
+#[test]
+fn the_smallest_draft_of_every_task_is_taken() {
+    for task in Task::ALL {
+        let mut catalogue = catalogue();
+        let model = &mut catalogue.models[0];
+        model.tasks = vec![task];
+        model.conditions = everything();
+        let draft = Draft::smallest(model);
+        let request = draft.check(&catalogue).unwrap_or_else(|bad| panic!("{task}: {bad}")).remove(0);
+        assert_eq!((request.work.task(), request.width, request.height), (task, 32, 32));
+        assert_eq!(task.name().parse::<Task>(), Ok(task));
+    }
+    assert!("txt2video".parse::<Task>().unwrap_err().to_string().contains("super-resolution"));
+}
+
+fn everything() -> Conditions {
+    Conditions {
+        classes: Some(10),
+        boxes: Some(BoxBounds { labels: 5, count: 2 }),
+        semantic_classes: Some(3),
+        upscale: Some(4),
+        noise_levels: Some(350),
+        neighbors: Some(NeighborBounds { width: 2, count: 2 }),
+        ..Conditions::default()
+    }
+}
+
+#[test]
+fn what_a_task_needs_is_checked_against_the_model() {
+    let with = |task: Task, change: &dyn Fn(&mut Draft)| {
+        let mut draft = Draft::new(task);
+        change(&mut draft);
+        refusals(everything(), draft)
+    };
+    for (task, field) in [
+        (Task::Class, "class"),
+        (Task::Layout, "boxes"),
+        (Task::Semantic, "semantic"),
+        (Task::Rdm, "neighbors"),
+        (Task::SuperResolution, "lr_image"),
+    ] {
+        assert_eq!(with(task, &|_| ()), [field], "{task} needs it");
+    }
+    assert_eq!(with(Task::Inpaint, &|_| ()), ["init_image", "mask"]);
+    assert_eq!(with(Task::Depth, &|_| ()), ["init_image", "depth"]);
+
+    for class in [-1, 10] {
+        assert_eq!(with(Task::Class, &|draft| draft.class = Some(class)), ["class"]);
+    }
+    assert!(with(Task::Class, &|draft| draft.class = Some(9)).is_empty());
+
+    let b = |label, bbox| Bbox { label, bbox, is_occluded: false, is_group_of: false, is_depiction: false, is_inside: false };
+    let layout = |boxes: Vec<Bbox>| with(Task::Layout, &|draft| draft.boxes = Some(boxes.clone()));
+    assert!(layout(vec![b(4, [0.5, 0., 0.5, 1.])]).is_empty());
+    assert_eq!(layout(vec![]), ["boxes"]);
+    assert_eq!(layout(vec![b(0, [0.; 4]); 3]), ["boxes"]);
+    assert_eq!(layout(vec![b(5, [0., 0., 1., 1.]), b(0, [0.5, 0., 0.6, 1.])]), ["boxes[0].label", "boxes[1].bbox"]);
+    assert_eq!(layout(vec![b(0, [f64::NAN, 0., 1., 1.])]), ["boxes[0].bbox"]);
+
+    assert_eq!(with(Task::Semantic, &|draft| draft.semantic = Some(Plane::filled(4, 4, 3))), ["semantic"]);
+    let rdm = |one: Vec<f32>| with(Task::Rdm, &|draft| draft.neighbors = Some(vec![one.clone()]));
+    assert!(rdm(vec![0.5, 0.]).is_empty());
+    for wrong in [vec![0.5], vec![0., 0.], vec![f32::NAN, 1.]] {
+        assert_eq!(rdm(wrong), ["neighbors[0]"]);
+    }
+
+    let upscale = |change: &dyn Fn(&mut Draft)| {
+        with(Task::SuperResolution, &|draft| {
+            draft.lr_image = Some(Raster::filled(16, 24, [0; 3]));
+            change(draft);
+        })
+    };
+    assert!(upscale(&|_| ()).is_empty());
+    assert!(upscale(&|draft| draft.width = Some(64)).is_empty());
+    assert_eq!(upscale(&|draft| draft.width = Some(128)), ["width"]);
+    assert_eq!(upscale(&|draft| draft.noise_level = Some(350)), ["noise_level"]);
+    assert_eq!(
+        upscale(&|draft| draft.lr_image = Some(Raster::filled(100, 16, [0; 3]))),
+        ["width"],
+        "larger than the model makes"
+    );
+
+    let inpaint = |mask: Plane| {
+        with(Task::Inpaint, &|draft| {
+            (draft.init_image, draft.mask) = (Some(Raster::filled(8, 8, [0; 3])), Some(mask.clone()));
+        })
+    };
+    assert!(inpaint(Plane::filled(8, 8, 128)).is_empty());
+    assert_eq!(inpaint(Plane::filled(8, 8, 127)), ["mask"], "nothing to paint");
+    assert_eq!(inpaint(Plane::filled(8, 9, 255)), ["mask"], "of another size");
+}
+
+#[test]
+fn what_has_no_part_in_a_task_is_refused() {
+    let mut draft = Draft::new(Task::Class);
+    (draft.class, draft.prompt, draft.strength) = (Some(1), Some("a cat".into()), Some(0.5));
+    (draft.boxes, draft.mask) = (Some(vec![]), Some(Plane::filled(1, 1, 0)));
+    assert_eq!(refusals(everything(), draft), ["prompt", "strength", "mask", "boxes"]);
+    let draft = Draft { guidance: Some(2.), ..Draft::new(Task::Unconditional) };
+    let deaf = Conditions { guidance: false, prompt: false, ..Conditions::default() };
+    assert_eq!(refusals(deaf.clone(), draft), ["guidance"]);
+    let draft = Draft { guidance: Some(1.), prompt: Some("a".into()), ..Draft::new(Task::Txt2Img) };
+    assert_eq!(refusals(deaf, draft), ["prompt"]);
+}
+
+#[test]
+fn maps_are_resized_to_the_nearest_place() {
+    let plane = Plane::new(4, 2, vec![0, 1, 2, 3, 4, 5, 6, 7]).unwrap();
+    assert_eq!(plane.nearest(2, 1).data(), [0, 2], "the upper left of each block");
+    assert_eq!(plane.nearest(4, 4).data(), [0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7]);
+    assert!(Plane::new(4, 2, vec![0; 7]).is_err());
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ldm_core::{Catalogue, Draft, Failure, FailureKind, Model, Raster, Request, Task};
+use ldm_core::{Catalogue, Draft, Failure, FailureKind, Model, Request};
 
 use crate::Executor;
 use crate::guard::guarded;
@@ -28,20 +28,7 @@ pub(crate) fn run<E: Executor>(executor: &mut E, catalogue: &Catalogue) -> Resul
 }
 
 fn request(catalogue: &Catalogue, model: &Model, steps: u32) -> Result<Arc<Request>, Failure> {
-    let side = model.sizes.min.next_multiple_of(model.sizes.multiple.max(1));
-    let task = if model.tasks.contains(&Task::Txt2Img) { Task::Txt2Img } else { Task::Img2Img };
-    let from_picture = task == Task::Img2Img;
-    let draft = Draft {
-        model: Some(model.id.clone()),
-        prompt: Some("warm-up".to_owned()),
-        width: Some(i64::from(side)),
-        height: Some(i64::from(side)),
-        steps: Some(i64::from(steps)),
-        seed: Some(0),
-        init_image: from_picture.then(|| Raster::filled(side, side, [128; 3])),
-        strength: from_picture.then_some(1.0),
-        ..Draft::new(task)
-    };
+    let draft = Draft { steps: Some(i64::from(steps)), ..Draft::smallest(model) };
     let checked = draft.check(catalogue).map(|mut requests| requests.pop());
     match checked {
         Ok(Some(request)) => Ok(Arc::new(request)),

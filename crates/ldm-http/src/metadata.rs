@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use ldm_core::Request;
-use ldm_core::task::Work;
 
 /// The texts that go into a picture's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +41,8 @@ fn infotext(request: &Request, sampler: &str) -> String {
     add("Seed", &request.seed);
     add("Size", &format_args!("{}x{}", request.width, request.height));
     add("Model", &quoted(&request.model));
-    if let Work::Img2Img(work) = &request.work {
-        add("Denoising strength", &work.strength);
+    if let Some(strength) = request.work.strength() {
+        add("Denoising strength", &strength);
     }
     if request.eta > 0.0 {
         add(if request.sampler == "ddim" { "Eta DDIM" } else { "Eta" }, &request.eta);

@@ -1,6 +1,6 @@
 //! What the executor offers, in the service's vocabulary.
 
-use ldm_core::{Alias, Defaults, Model, Sampler, Sizes};
+use ldm_core::{Alias, Conditions, Defaults, Model, Sampler, Sizes};
 
 use crate::card::Card;
 use crate::families::{Family, Loaded, ModelError};
@@ -81,5 +81,6 @@ pub(crate) fn describe(
             strength: card.defaults.strength.unwrap_or(0.75),
         },
         prompt_tokens: loaded.prompt_tokens as u32,
+        conditions: Conditions::default(),
     })
 }

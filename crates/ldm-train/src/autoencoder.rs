@@ -1,7 +1,9 @@
 //! Training the first stage: reconstruction of random crops with a small KL term.
 
-use anyhow::Result;
-use ldm_nn::{AutoencoderKl, AutoencoderKlConfig, Weights};
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use ldm_nn::{AutoencoderKl, AutoencoderKlConfig, Checkpoint, Variables, Weights};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -55,6 +57,9 @@ pub fn train(run: &AutoencoderRun, device: Device, stop: &dyn Fn() -> bool) -> R
     let weights = Weights::fresh(device);
     let vae = AutoencoderKl::new(&weights, &config);
     let variables = weights.into_variables();
+    if let Some(smaller) = &run.grow_from {
+        grow(&variables, smaller)?;
+    }
     let mut optimizer = Optimizer::new(&variables, settings);
     let start = checkpoint::resume(&settings.out, run, &mut optimizer)?;
     let held_out = held_out_pictures(run.held_out, settings.size).to_device(device);
@@ -95,6 +100,26 @@ pub fn train(run: &AutoencoderRun, device: Device, stop: &dyn Fn() -> bool) -> R
     export::vae(&settings.out, &config, &optimizer.averaged())?;
     log.line(json!({"exported": settings.out.join("vae"), "psnr_db": measured.psnr, "scaling_factor": config.scaling_factor}))?;
     log.finish();
+    Ok(())
+}
+
+/// Starts from an exported autoencoder of one level less: the new level is the innermost one, all others keep what they know
+/// (growing as in Karras et al. 2018, from the pixels inwards).
+fn grow(variables: &Variables, smaller: &Path) -> Result<()> {
+    let dir = smaller.join("vae");
+    let checkpoint = Checkpoint::open(&dir, "diffusion_pytorch_model")?;
+    let taken = variables.load_matching(&checkpoint, |name| match name.strip_prefix("decoder.up_blocks.") {
+        // The decoder's levels are numbered from the innermost one.
+        Some(rest) => {
+            let (level, rest) = rest.split_once('.').unwrap_or((rest, ""));
+            match level.parse::<i64>() {
+                Ok(level) if level > 0 => format!("decoder.up_blocks.{}.{rest}", level - 1),
+                _ => String::new(),
+            }
+        }
+        None => name.to_owned(),
+    });
+    ensure!(taken > 0, "`grow_from`: no parameter of {} fits a level of this autoencoder", dir.display());
     Ok(())
 }
 

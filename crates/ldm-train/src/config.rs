@@ -90,6 +90,9 @@ impl Loop {
 pub struct AutoencoderRun {
     /// The loop.
     pub train: Loop,
+    /// An exported autoencoder of one level less that training starts from, instead of from nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grow_from: Option<PathBuf>,
     /// Side of the random crops that are trained on: the network is convolutional.
     pub crop: i64,
     /// Weight of the KL term, per pixel and channel.

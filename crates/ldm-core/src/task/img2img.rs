@@ -13,28 +13,37 @@ pub struct Img2Img {
 
 impl Img2Img {
     /// Checks the two fields; `None` when one of them is wrong.
-    pub(crate) fn check(init: Option<Raster>, strength: f64, steps: Option<u32>, violations: &mut Violations) -> Option<Self> {
-        if !(strength > 0.0 && strength <= 1.0) {
-            violations.push(Violation::new(
-                "strength",
-                format!("`strength` must be above 0 and at most 1, not {strength}"),
-                "above 0, at most 1",
-                strength,
-            ));
-        } else if let Some(steps) = steps
-            && f64::from(steps) * strength < 1.0
-        {
-            violations.push(Violation::new(
-                "strength",
-                format!("`strength` {strength} of {steps} steps leaves no step to run"),
-                format!("at least {}", 1.0 / f64::from(steps)),
-                strength,
-            ));
-        }
-        let Some(init) = init else {
-            violations.push(Violation::missing("init_image"));
-            return None;
-        };
-        Some(Self { init, strength })
+    pub(crate) fn check(init: Option<Raster>, strength: f64, steps: Option<u32>, bad: &mut Violations) -> Option<Self> {
+        check_strength(strength, steps, bad);
+        Some(Self { init: required("init_image", init, bad)?, strength })
+    }
+}
+
+/// The value, or a violation that says that it is required.
+pub(super) fn required<T>(field: &str, value: Option<T>, bad: &mut Violations) -> Option<T> {
+    if value.is_none() {
+        bad.push(Violation::missing(field));
+    }
+    value
+}
+
+/// Strengths are in (0, 1] and leave a step to run.
+pub(super) fn check_strength(strength: f64, steps: Option<u32>, bad: &mut Violations) {
+    if !(strength > 0.0 && strength <= 1.0) {
+        bad.push(Violation::new(
+            "strength",
+            format!("`strength` must be above 0 and at most 1, not {strength}"),
+            "above 0, at most 1",
+            strength,
+        ));
+    } else if let Some(steps) = steps
+        && f64::from(steps) * strength < 1.0
+    {
+        bad.push(Violation::new(
+            "strength",
+            format!("`strength` {strength} of {steps} steps leaves no step to run"),
+            format!("at least {}", 1.0 / f64::from(steps)),
+            strength,
+        ));
     }
 }

@@ -1,6 +1,6 @@
 //! What a fake executor offers: enough variety to test every rule that an edge reads from a catalogue.
 
-use ldm_core::{Alias, Bounds, Catalogue, Defaults, Model, Sampler, Sizes, Task};
+use ldm_core::{Alias, Bounds, BoxBounds, Catalogue, Conditions, Defaults, Model, NeighborBounds, Sampler, Sizes, Task};
 
 pub(super) fn example() -> Catalogue {
     let model = Model {
@@ -19,6 +19,15 @@ pub(super) fn example() -> Catalogue {
             strength: 0.75,
         },
         prompt_tokens: 75,
+        conditions: Conditions {
+            classes: Some(10),
+            boxes: Some(BoxBounds { labels: 10, count: 30 }),
+            semantic_classes: Some(10),
+            upscale: Some(4),
+            noise_levels: Some(350),
+            neighbors: Some(NeighborBounds { width: 8, count: 20 }),
+            ..Conditions::default()
+        },
     };
     let samplers = vec![
         sampler("ddim", "DDIM", 1, &[]),

@@ -14,7 +14,6 @@ pub use gate::Gate;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ldm_core::task::Work;
 use ldm_core::{Catalogue, Failure, FailureKind, Raster, Request};
 
 use crate::{Advance, BatchKey, Executor, Price};
@@ -133,10 +132,8 @@ impl Executor for FakeExecutor {
         pause(self.options.prepare);
         let script = Script::of(&request.prompt);
         script.act(At::Prepare)?;
-        let steps = match &request.work {
-            Work::Img2Img(work) => ((f64::from(request.steps) * work.strength) as u32).max(1),
-            _ => request.steps,
-        };
+        let strength = request.work.strength().unwrap_or(1.0);
+        let steps = ((f64::from(request.steps) * strength) as u32).max(1);
         let evaluations_per_step = if request.sampler == "heun" { 2 } else { 1 };
         Ok(FakeRun { request: Arc::clone(request), script, evaluations: 0, evaluations_per_step, steps })
     }

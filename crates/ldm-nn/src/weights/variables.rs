@@ -50,6 +50,22 @@ impl Variables {
         if report.is_clean() { Ok(()) } else { Err(LoadError(report)) }
     }
 
+    /// Takes from a checkpoint what has the name that `name` gives for a variable's, and its shape; how many variables that were.
+    /// For starting a network from a smaller one.
+    pub fn load_matching(&self, checkpoint: &Checkpoint, name: impl Fn(&str) -> String) -> usize {
+        let fits = |variable: &Tensor, name: &str| checkpoint.shape(name) == Some(variable.size());
+        self.iter()
+            .filter(|(own, variable)| {
+                let stored = name(own);
+                let fits = fits(variable, &stored);
+                if fits {
+                    tch::no_grad(|| variable.shallow_clone().copy_(&checkpoint.tensor(&stored)));
+                }
+                fits
+            })
+            .count()
+    }
+
     /// Numbers in all.
     pub fn parameters(&self) -> usize {
         self.named.iter().map(|(_, tensor)| tensor.numel()).sum()

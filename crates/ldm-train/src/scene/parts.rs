@@ -72,9 +72,9 @@ named! {
 named! {
     /// How large an object is.
     Size {
-        /// About a quarter of the picture across.
-        Small = "small",
         /// About a third of the picture across.
+        Small = "small",
+        /// About two fifths of the picture across.
         Medium = "medium",
         /// More than half of the picture across.
         Large = "large",
@@ -148,17 +148,17 @@ impl Size {
     /// The nominal radius as a fraction of the picture's side.
     pub fn radius(self) -> f32 {
         match self {
-            Self::Small => 0.14,
-            Self::Medium => 0.18,
-            Self::Large => 0.28,
+            Self::Small => 0.16,
+            Self::Medium => 0.205,
+            Self::Large => 0.29,
         }
     }
 
     /// The size whose nominal radius is nearest, by ratio.
     pub fn of_radius(radius: f32) -> Self {
-        if radius < 0.159 {
+        if radius < 0.1811 {
             Self::Small
-        } else if radius < 0.2245 {
+        } else if radius < 0.2438 {
             Self::Medium
         } else {
             Self::Large

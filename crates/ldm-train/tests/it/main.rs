@@ -56,6 +56,7 @@ fn settings(out: PathBuf, steps: u64) -> Loop {
 fn first_stage(out: PathBuf, steps: u64) -> AutoencoderRun {
     AutoencoderRun {
         train: settings(out, steps),
+        grow_from: None,
         crop: 8,
         kl_weight: 1e-6,
         held_out: 4,
@@ -185,6 +186,32 @@ fn a_resumed_training_equals_one_that_never_stopped() {
     let other = AutoencoderRun { kl_weight: 1e-3, ..run };
     let error = autoencoder::train(&other, Device::Cpu, &|| false).unwrap_err().to_string();
     assert!(error.contains("another configuration"), "{error}");
+}
+
+#[test]
+fn an_autoencoder_grows_from_one_of_a_level_less() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let scratch = Scratch::new("grow");
+    let (small, large) = (scratch.0.join("small"), scratch.0.join("large"));
+    autoencoder::train(&first_stage(small.clone(), 2), Device::Cpu, &|| false).unwrap();
+    let mut run = AutoencoderRun { grow_from: Some(small.clone()), ..first_stage(large.clone(), 1) };
+    run.vae.block_out_channels = vec![8, 8, 8];
+    run.vae.latent_channels = 6;
+    run.train.learning_rate = 1e-12;
+    autoencoder::train(&run, Device::Cpu, &|| false).unwrap();
+    let open = |out: &Path| Checkpoint::open(&out.join("vae"), "diffusion_pytorch_model").unwrap();
+    let (from, to) = (open(&small), open(&large));
+    for (was, is) in [
+        ("encoder.down_blocks.1.resnets.0.conv1.weight", "encoder.down_blocks.1.resnets.0.conv1.weight"),
+        ("decoder.up_blocks.0.resnets.1.conv2.weight", "decoder.up_blocks.1.resnets.1.conv2.weight"),
+        ("decoder.conv_out.bias", "decoder.conv_out.bias"),
+    ] {
+        let difference = (from.tensor(was).to_kind(Kind::Float) - to.tensor(is).to_kind(Kind::Float)).abs().max();
+        assert!(difference.double_value(&[]) < 1e-6, "{is}");
+    }
+    let nothing = AutoencoderRun { grow_from: Some(scratch.0.clone()), ..run };
+    let nothing = AutoencoderRun { train: settings(scratch.0.join("third"), 1), ..nothing };
+    assert!(autoencoder::train(&nothing, Device::Cpu, &|| false).is_err());
 }
 
 #[test]

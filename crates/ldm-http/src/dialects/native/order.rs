@@ -147,8 +147,8 @@ fn encoding(fields: &mut Fields, form: Form) -> Encoding {
 fn draft(fields: &mut Fields, task: Task, pixels: u64) -> (Draft, bool) {
     let mut too_large = false;
     let init_image = match task {
-        Task::Txt2Img => fields.no_picture("init_image"),
         Task::Img2Img => fields.picture("init_image", pixels, &mut too_large),
+        _ => fields.no_picture("init_image"),
     };
     let draft = Draft {
         task,
@@ -167,6 +167,7 @@ fn draft(fields: &mut Fields, task: Task, pixels: u64) -> (Draft, bool) {
         preview_every: fields.whole("preview_every"),
         init_image,
         strength: fields.real("strength"),
+        ..Draft::new(task)
     };
     (draft, too_large)
 }

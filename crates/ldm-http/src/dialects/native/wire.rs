@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use ldm_core::task::Work;
 use ldm_core::{Catalogue, Request, Timings};
 use serde::Serialize;
 
@@ -100,10 +99,7 @@ impl Parameters {
             seed: request.seed,
             images,
             preview_every: request.preview_every,
-            strength: match &request.work {
-                Work::Img2Img(work) => Some(work.strength),
-                _ => None,
-            },
+            strength: request.work.strength(),
             format: encoding.format.name(),
             quality: (encoding.format == Format::Jpeg).then_some(encoding.quality),
         }
