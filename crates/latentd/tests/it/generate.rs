@@ -41,7 +41,7 @@ fn what_is_wrong_is_said_all_at_once() {
     let refused = generate(&["--out", out, "--steps", "0", "--width", "33", "--guidance", "-1", "--strength", "0.5"]);
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
     let flags: Vec<_> = refused.stderr.lines().map(|line| line.split(": ").nth(1).unwrap()).collect();
-    assert_eq!(flags, ["--width", "--steps", "--guidance", "--strength"], "{}", refused.stderr);
+    assert_eq!(flags, ["--strength", "--steps", "--guidance", "--width"], "{}", refused.stderr);
     assert!(refused.stderr.contains("(limit: 1..=150; value: 0)"), "{}", refused.stderr);
 
     for (args, word) in [
