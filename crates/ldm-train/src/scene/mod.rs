@@ -101,6 +101,9 @@ impl Scene {
         // Each keeps to its half of the one axis; on the other both stay near one line, so that the relation is plain.
         let line = rng.between(0.42, 0.58);
         for (half, object) in objects.iter_mut().enumerate() {
+            // The widest outlines are made as small as a half has room for.
+            let widest = object.half_extent().into_iter().fold(0.0, f32::max);
+            object.radius *= ((0.25 - MARGIN) / widest).min(1.0);
             let extent = object.half_extent();
             let start = 0.5 * half as f32;
             object.center[axis] = rng.between(start + extent[axis] + MARGIN, start + 0.5 - extent[axis] - MARGIN);
