@@ -121,6 +121,33 @@ pub struct Defaults {
     pub guidance: f64,
     /// How much of the noise schedule img2img runs, in (0, 1].
     pub strength: f64,
+    /// Share of fresh noise of samplers that take it, in [0, 1].
+    pub eta: f64,
+    /// How numbers become bytes.
+    pub rounding: Rounding,
+}
+
+/// How the decoder's numbers become bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rounding {
+    /// To the nearest level, as diffusers does.
+    #[default]
+    Round,
+    /// To the level below, as the scripts of latent-diffusion and stable-diffusion do.
+    Truncate,
+}
+
+impl Rounding {
+    /// Every rounding.
+    pub const ALL: [Self; 2] = [Self::Round, Self::Truncate];
+
+    /// How it is said.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Round => "round",
+            Self::Truncate => "truncate",
+        }
+    }
 }
 
 /// Bounds on what a request may ask for.

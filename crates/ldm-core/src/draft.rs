@@ -1,7 +1,10 @@
 //! What a client said, before anything was checked.
 
 use crate::task::{Bbox, Class, Depth, Img2Img, Inpaint, Layout, Rdm, Semantic, SuperResolution, Txt2Img, Unconditional, Work};
-use crate::{BoxBounds, Catalogue, Defaults, Model, NeighborBounds, Plane, Raster, Request, Task, Violation, Violations};
+use crate::{
+    BoxBounds, Catalogue, Defaults, Model, NeighborBounds, Plane, Prompting, Raster, Request, Rounding, Task, Tuning, Violation,
+    Violations,
+};
 
 /// The largest seed: the largest whole number that JSON carries safely through every client.
 pub const MAX_SEED: i64 = (1 << 53) - 1;
@@ -17,6 +20,8 @@ pub struct Draft {
     pub prompt: Option<String>,
     /// What it shall not show.
     pub negative_prompt: Option<String>,
+    /// How both are read.
+    pub prompting: Option<Prompting>,
     /// Pixels from left to right.
     pub width: Option<i64>,
     /// Pixels from top to bottom.
@@ -33,6 +38,10 @@ pub struct Draft {
     pub eta: Option<f64>,
     /// Seed; −1 draws one. Picture `i` of several uses `seed + i`.
     pub seed: Option<i64>,
+    /// Settings for reproducing other programs' pictures.
+    pub tuning: Tuning,
+    /// How numbers become bytes.
+    pub rounding: Option<Rounding>,
     /// Number of pictures.
     pub images: Option<i64>,
     /// A preview picture every so many steps.
@@ -67,6 +76,7 @@ impl Draft {
             model: None,
             prompt: None,
             negative_prompt: None,
+            prompting: None,
             width: None,
             height: None,
             steps: None,
@@ -75,6 +85,8 @@ impl Draft {
             guidance: None,
             eta: None,
             seed: None,
+            tuning: Tuning::default(),
+            rounding: None,
             images: None,
             preview_every: None,
             init_image: None,
@@ -235,7 +247,7 @@ impl Draft {
             let message = format!("model {:?} knows no guidance: `guidance` must be at most 1, not {guidance}", shape.id);
             bad.push(Violation::new("guidance", message, "0..=1", guidance));
         }
-        let eta = real("eta", self.eta, 0.0, 0.0, 1.0, &mut bad);
+        let eta = real("eta", self.eta, self.usual_eta(catalogue, &shape.defaults), 0.0, 1.0, &mut bad);
         let seed = match self.seed {
             None | Some(-1) => i64::from(random_seed()),
             Some(seed) => whole("seed", Some(seed), 0, -1, MAX_SEED, &mut bad).unwrap_or(0),
@@ -244,6 +256,7 @@ impl Draft {
             Some((sampler, schedule)) => (sampler, schedule),
             None => (String::new(), String::new()),
         };
+        self.tuning.check(&mut bad);
         let work = self.check_work(shape, steps, &mut bad);
         let dictated = work.as_ref().and_then(|(_, size)| *size).map(|size| size.map(i64::from));
         let [width, height] = dictated.map_or([self.width, self.height], |size| size.map(Some));
@@ -258,6 +271,7 @@ impl Draft {
             work,
             prompt,
             negative_prompt,
+            prompting: self.prompting.unwrap_or_default(),
             width,
             height,
             steps: small(steps),
@@ -266,11 +280,19 @@ impl Draft {
             guidance,
             eta,
             seed: seed.unsigned_abs(),
+            tuning: self.tuning,
+            rounding: self.rounding.unwrap_or(shape.defaults.rounding),
             preview_every: preview_every.map(|every| small(Some(every))),
         };
         // Past the largest seed the count starts again at 0, so that every seed in an answer can be posted back.
         let seeds = (0..images.unsigned_abs()).map(|i| (request.seed + i) % (MAX_SEED.unsigned_abs() + 1));
         Ok(seeds.map(|seed| Request { seed, ..request.clone() }).collect())
+    }
+
+    /// The model's share of fresh noise belongs to its own sampler.
+    fn usual_eta(&self, catalogue: &Catalogue, defaults: &Defaults) -> f64 {
+        let sampler = catalogue.sampler(self.sampler.as_deref().unwrap_or(&defaults.sampler));
+        sampler.filter(|(sampler, _)| sampler.takes_eta && sampler.name == defaults.sampler).map_or(0.0, |_| defaults.eta)
     }
 
     fn check_sampler(

@@ -11,13 +11,15 @@ mod id;
 mod raster;
 mod request;
 pub mod task;
+mod tuning;
 mod violation;
 
-pub use catalogue::{Alias, Bounds, BoxBounds, Catalogue, Conditions, Defaults, Model, NeighborBounds, Sampler, Sizes};
+pub use catalogue::{Alias, Bounds, BoxBounds, Catalogue, Conditions, Defaults, Model, NeighborBounds, Rounding, Sampler, Sizes};
 pub use draft::{Draft, MAX_SEED};
 pub use event::{Ending, Event, Failure, FailureKind, Output, Preview, Progress, Timings};
 pub use id::JobId;
 pub use raster::{Plane, PlaneError, Raster, RasterError};
-pub use request::Request;
+pub use request::{Prompting, Request};
 pub use task::Task;
+pub use tuning::{Library, Random, Tuning, Variation};
 pub use violation::{Violation, Violations};

@@ -1,6 +1,30 @@
 //! What a device is asked to do: one picture, everything resolved and within bounds.
 
 use crate::task::Work;
+use crate::{Rounding, Tuning};
+
+/// How a prompt is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prompting {
+    /// With weights, `(word:1.2)` and `[word]`, and of any length, as stable-diffusion-webui reads it.
+    #[default]
+    Weighted,
+    /// As it stands, cut where the text encoder ends, as diffusers' pipelines read it.
+    Plain,
+}
+
+impl Prompting {
+    /// Every way.
+    pub const ALL: [Self; 2] = [Self::Weighted, Self::Plain];
+
+    /// How it is said.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Weighted => "weighted",
+            Self::Plain => "plain",
+        }
+    }
+}
 
 /// One picture, checked. Only [`Draft::check`](crate::Draft::check) makes one, so nothing after re-checks.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +38,8 @@ pub struct Request {
     pub prompt: String,
     /// What it shall not show.
     pub negative_prompt: String,
+    /// How both are read.
+    pub prompting: Prompting,
     /// Pixels from left to right.
     pub width: u32,
     /// Pixels from top to bottom.
@@ -30,6 +56,10 @@ pub struct Request {
     pub eta: f64,
     /// Seed of the noise.
     pub seed: u64,
+    /// Settings for reproducing other programs' pictures.
+    pub tuning: Tuning,
+    /// How numbers become bytes.
+    pub rounding: Rounding,
     /// A preview picture is wanted every so many steps.
     pub preview_every: Option<u32>,
 }

@@ -3,7 +3,7 @@
 use ldm_core::task::{Bbox, Work};
 use ldm_core::{
     Alias, Bounds, BoxBounds, Catalogue, Conditions, Defaults, Draft, MAX_SEED, Model, NeighborBounds, Plane, Raster, Request,
-    Sampler, Sizes, Task, Violations,
+    Rounding, Sampler, Sizes, Task, Violations,
 };
 
 fn catalogue() -> Catalogue {
@@ -27,7 +27,15 @@ fn catalogue() -> Catalogue {
             dtype: "f32".into(),
             device: "cpu".into(),
             sizes: Sizes { min: 32, max: 256, multiple: 16, default: (64, 96) },
-            defaults: Defaults { sampler: "dpmpp_2m".into(), schedule: "karras".into(), steps: 20, guidance: 3., strength: 0.5 },
+            defaults: Defaults {
+                sampler: "dpmpp_2m".into(),
+                schedule: "karras".into(),
+                steps: 20,
+                guidance: 3.,
+                strength: 0.5,
+                eta: 0.25,
+                rounding: Rounding::Truncate,
+            },
             prompt_tokens: 75,
             conditions: Default::default(),
         }],
@@ -260,6 +268,21 @@ fn what_has_no_part_in_a_task_is_refused() {
     assert_eq!(refusals(deaf.clone(), draft), ["guidance"]);
     let draft = Draft { guidance: Some(1.), prompt: Some("a".into()), ..Draft::new(Task::Txt2Img) };
     assert_eq!(refusals(deaf, draft), ["prompt"]);
+}
+
+#[test]
+fn a_models_own_eta_and_rounding_are_its_defaults() {
+    let mut catalogue = catalogue();
+    let draft = |sampler: Option<&str>| Draft { sampler: sampler.map(str::to_owned), ..Draft::new(Task::Txt2Img) };
+    let request = draft(None).check(&catalogue).unwrap().remove(0);
+    assert_eq!((request.eta, request.rounding), (0., Rounding::Truncate), "the default sampler takes none");
+    catalogue.models[0].defaults.sampler = "ddim".into();
+    catalogue.models[0].defaults.schedule = "default".into();
+    assert_eq!(draft(None).check(&catalogue).unwrap()[0].eta, 0.25);
+    assert_eq!(draft(Some("DDIM")).check(&catalogue).unwrap()[0].eta, 0.25);
+    let said = Draft { eta: Some(0.), rounding: Some(Rounding::Round), ..draft(None) };
+    let request = said.check(&catalogue).unwrap().remove(0);
+    assert_eq!((request.eta, request.rounding), (0., Rounding::Round));
 }
 
 #[test]

@@ -34,6 +34,26 @@ pub enum ConfigError {
         /// What is supported.
         why: &'static str,
     },
+    /// A setting is needed and not there.
+    #[error("`{key}` is missing")]
+    Missing {
+        /// The setting.
+        key: &'static str,
+    },
+    /// A setting is not of the type that it should be.
+    #[error("`{key}`: {source}")]
+    Type {
+        /// The setting.
+        key: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A setting that this network does not know.
+    #[error("`{key}` is not known")]
+    Unknown {
+        /// The setting.
+        key: String,
+    },
 }
 
 impl ConfigError {

@@ -6,18 +6,27 @@
 
 pub mod attention;
 pub mod autoencoder_kl;
+pub mod autoencoder_tiny;
 pub mod blocks;
 pub mod clip_text;
+pub mod conditioners;
 mod config;
+pub mod first_stage;
 pub mod formats;
 mod kernels;
+pub mod tiling;
 pub mod tokenizer;
 pub mod unet;
+pub mod vq_model;
 pub mod weights;
 
 pub use autoencoder_kl::{AutoencoderKl, AutoencoderKlConfig, Posterior};
-pub use clip_text::{ClipTextConfig, ClipTextModel};
+pub use autoencoder_tiny::{AutoencoderTiny, AutoencoderTinyConfig, TinyDecoder};
+pub use clip_text::{ClipTextConfig, ClipTextModel, Readout};
 pub use config::ConfigError;
+pub use first_stage::{Encoded, FirstStage, FirstStageConfig};
+pub use tiling::Tiling;
 pub use tokenizer::{ClipTokenizer, TokenizerError};
-pub use unet::{Context, UNet2DCondition, UNet2DConditionConfig};
+pub use unet::{Architecture, Context, UNet, UNet2DCondition, UNet2DConditionConfig};
+pub use vq_model::{VqModel, VqModelConfig};
 pub use weights::{Checkpoint, Layout, LoadError, Mapped, Report, Variables, Weights};

@@ -68,6 +68,17 @@ pub struct ClipTokenizer {
     length: usize,
 }
 
+/// The token ids that are no words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Before the text.
+    pub begin: i64,
+    /// Behind it.
+    pub end: i64,
+    /// From there on: the end mark again in Stable Diffusion 1.x, 0 with OpenCLIP's encoders.
+    pub pad: i64,
+}
+
 /// Token ids of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokens {
@@ -134,17 +145,38 @@ impl ClipTokenizer {
         self.tokenizer.get_vocab_size(true)
     }
 
+    /// The marks around a text and what stands behind it.
+    pub fn marks(&self) -> Marks {
+        let [begin, end, pad] = [self.bos, self.eos, self.pad].map(i64::from);
+        Marks { begin, end, pad }
+    }
+
+    /// The same with another token behind a text, for encoders whose vocabulary's own files do not say theirs.
+    pub fn padded_with(self, pad: u32) -> Self {
+        Self { pad, ..self }
+    }
+
+    /// The token of a comma that ends a word, if the vocabulary has one.
+    pub fn comma(&self) -> Option<i64> {
+        self.tokenizer.token_to_id(",</w>").map(i64::from)
+    }
+
+    /// Token ids of the text alone, without marks, however many.
+    pub fn words(&self, text: &str) -> Result<Vec<i64>, String> {
+        let encoding = self.tokenizer.encode(text, false).map_err(|error| error.to_string())?;
+        Ok(encoding.get_ids().iter().copied().map(i64::from).collect())
+    }
+
     /// Tokenizes, cuts and pads.
     pub fn encode(&self, text: &str) -> Result<Tokens, String> {
-        let encoding = self.tokenizer.encode(text, false).map_err(|error| error.to_string())?;
-        let room = self.length - 2;
-        let words = encoding.get_ids();
-        let kept = &words[..words.len().min(room)];
+        let words = self.words(text)?;
+        let kept = &words[..words.len().min(self.length - 2)];
+        let marks = self.marks();
         let mut ids = Vec::with_capacity(self.length);
-        ids.push(i64::from(self.bos));
-        ids.extend(kept.iter().copied().map(i64::from));
-        ids.push(i64::from(self.eos));
-        ids.resize(self.length, i64::from(self.pad));
+        ids.push(marks.begin);
+        ids.extend(kept);
+        ids.push(marks.end);
+        ids.resize(self.length, marks.pad);
         Ok(Tokens { ids, cut: words.len() - kept.len() })
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::blueprint::Habits;
 use crate::families::ModelError;
 
 /// What a card may say; everything is optional.
@@ -41,5 +42,23 @@ impl Card {
         }
         let text = std::fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
         toml::from_str(&text).map_err(|error| ModelError::Invalid { path, message: error.to_string() })
+    }
+}
+
+impl From<Card> for Habits {
+    fn from(card: Card) -> Self {
+        let Card { defaults, sizes } = card;
+        Self {
+            sampler: defaults.sampler,
+            steps: defaults.steps,
+            guidance: defaults.guidance,
+            eta: None,
+            strength: defaults.strength,
+            rounding: ldm_core::Rounding::Round,
+            size: sizes.default,
+            min: sizes.min,
+            max: sizes.max,
+            multiple: sizes.multiple,
+        }
     }
 }

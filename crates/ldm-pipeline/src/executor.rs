@@ -3,28 +3,39 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ldm_core::{Bounds, Catalogue, Failure, FailureKind, Raster, Request};
+use ldm_core::{Bounds, Catalogue, Failure, FailureKind, Raster, Request, Rounding};
 use ldm_engine::{Advance, BatchKey, Executor, Price};
-use ldm_sampler::NoiseSource;
+use ldm_nn::Tiling;
 use tch::{Kind, Tensor};
 
 use crate::catalogue::samplers;
 use crate::conditioning::Conditioning;
-use crate::families::{self, Model, ModelError};
+use crate::families::{self, ModelError};
 use crate::options::{LoadOptions, ModelSource};
 use crate::picture::{from_tensor, is_finite};
 use crate::run::{Guided, Run};
-use crate::tasks;
+use crate::system::System;
+use crate::tasks::{self, Bench, Paste, Start};
 
 /// Side of the latent that a preview is decoded from, at most: a preview must be cheap.
 const PREVIEW_SIDE: i64 = 16;
 
+/// Side of the latent's tiles that a large picture is decoded in, and how far they overlap, in cells.
+const TILE: i64 = 64;
+const TILE_OVERLAP: i64 = 16;
+
+/// Sees each finished latent `[1, C, H, W]`, as the denoiser has it, and its picture `[1, 3, H, W]` before rounding.
+pub type Watch = Box<dyn Fn(&Tensor, &Tensor)>;
+
 /// One device with its models. Not `Send`: it lives on the thread that loaded it.
 pub struct DeviceExecutor {
-    models: Vec<Model>,
+    models: Vec<System>,
     device: tch::Device,
     bounds: Bounds,
     row_cap: u32,
+    /// Pictures with a longer side than this many pixels are decoded in tiles.
+    tile_from: i64,
+    watch: Option<Watch>,
     /// Conditioning of the last call, by the serials of its runs: unchanged while nobody joins or leaves.
     together: Option<(Vec<u64>, Rc<Conditioning>)>,
     serial: u64,
@@ -44,7 +55,7 @@ impl DeviceExecutor {
             tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
         }
         let no_grad = tch::no_grad_guard();
-        let mut models: Vec<Model> = Vec::new();
+        let mut models: Vec<System> = Vec::new();
         for source in sources {
             if models.iter().any(|model| model.about.id == source.id) {
                 return Err(ModelError::Mismatch(format!("two models are called {:?}", source.id)));
@@ -61,10 +72,17 @@ impl DeviceExecutor {
             device: options.device.tch(),
             bounds: options.bounds,
             row_cap: options.row_cap.max(2),
+            tile_from: options.tile_from.into(),
+            watch: None,
             together: None,
             serial: 0,
             _no_grad: no_grad,
         })
+    }
+
+    /// Calls `watch` with everything that is decoded from now on.
+    pub fn watched(self, watch: Watch) -> Self {
+        Self { watch: Some(watch), ..self }
     }
 
     fn index(&self, request: &Request) -> Result<usize, Failure> {
@@ -99,20 +117,22 @@ impl DeviceExecutor {
         self.together = None;
     }
 
-    fn to_picture(&self, model: usize, latent: &Tensor) -> Result<Raster, Failure> {
-        let vae = &self.models[model].vae;
-        from_tensor(&vae.decode(&(latent / vae.config().scaling_factor).to_kind(vae.kind())))
+    /// A latent `[1, C, H, W]` at the denoiser's scale as a picture `[1, 3, f·H, f·W]` in about [−1, 1].
+    fn decoded(&self, model: usize, latent: &Tensor) -> Tensor {
+        let stage = &self.models[model].stage;
+        let (_, _, height, width) = latent.size4().expect("a latent has four dimensions");
+        let is_large = height.max(width) * stage.factor() > self.tile_from;
+        let latent = latent.to_kind(stage.kind());
+        match Tiling::new(TILE, TILE_OVERLAP) {
+            Ok(tiling) if is_large => stage.decode_tiled(&latent, tiling),
+            _ => stage.decode(&latent),
+        }
     }
 
     /// The finished latent of a run, float32 `[C, H, W]` row-major, scaled as the denoiser sees it.
     pub fn latent(&self, run: &Run) -> Vec<f32> {
         Vec::<f32>::try_from(run.latent().to_device(tch::Device::Cpu).contiguous().flatten(0, -1)).unwrap_or_default()
     }
-}
-
-/// Whether a request's guidance changes anything: at 1 or below the negative prompt has no part, as in diffusers.
-fn is_guided(request: &Request) -> bool {
-    request.guidance > 1.
 }
 
 impl Executor for DeviceExecutor {
@@ -128,30 +148,40 @@ impl Executor for DeviceExecutor {
 
     fn price(&self, request: &Request) -> Result<Price, Failure> {
         let model = &self.models[self.index(request)?];
-        let config = model.vae.config();
-        let factor = config.factor() as u32;
-        let latent = [config.latent_channels as u32, request.height / factor, request.width / factor];
-        let key = BatchKey { model: request.model.clone(), latent, cross: model.denoiser.tokens() };
-        Ok(Price { key, rows: if is_guided(request) { 2 } else { 1 }, row_cap: self.row_cap })
+        let guided = model.is_guided(request);
+        let key = BatchKey {
+            model: request.model.clone(),
+            latent: model.latent(request).map(|side| side as u32),
+            cross: model.conditioner.shape(request, guided)?,
+        };
+        Ok(Price { key, rows: if guided { 2 } else { 1 }, row_cap: self.row_cap })
     }
 
     fn prepare(&mut self, request: &Arc<Request>) -> Result<Run, Failure> {
         let index = self.index(request)?;
         let model = &mut self.models[index];
         let plan = tasks::plan(&model.scheduler, request)?;
-        let positive = model.denoiser.condition(&request.prompt)?;
-        let conditioning = if is_guided(request) {
-            Guided::On(model.denoiser.condition(&request.negative_prompt)?, positive)
-        } else {
-            Guided::Off(positive)
-        };
-        let mut noise = NoiseSource::new(request.seed);
-        let latent = tasks::start(&model.vae, request, &plan, &mut noise)?;
+        let mut noise = tasks::noise(request);
+        let bench = Bench { stage: &model.stage, concat: &model.concat, request, plan: &plan, noise: &mut noise };
+        let Start { latent, concat, keep, paste, crop } = tasks::start(bench)?;
+        let conditioning = model.condition(request, concat.as_ref())?;
         let mut registers: Vec<Option<Tensor>> = (0..plan.registers).map(|_| None).collect();
         registers[0] = Some(latent);
         self.serial += 1;
-        let request = Arc::clone(request);
-        Ok(Run { model: index, request, plan, cursor: 0, registers, noise, conditioning, denoised: None, serial: self.serial })
+        Ok(Run {
+            model: index,
+            request: Arc::clone(request),
+            plan,
+            cursor: 0,
+            registers,
+            noise,
+            conditioning,
+            keep,
+            paste,
+            crop,
+            denoised: None,
+            serial: self.serial,
+        })
     }
 
     fn evaluate(&mut self, runs: &mut [&mut Run]) -> Vec<Result<Advance, Failure>> {
@@ -168,7 +198,7 @@ impl Executor for DeviceExecutor {
         let x = Tensor::cat(&inputs, 0); // [B, C, H, W]
         let t = Tensor::from_slice(&timesteps).to_device(self.device); // [B]
         let conditioning = self.gather(runs);
-        let output = self.models[model].denoiser.forward(&x, &t, &conditioning);
+        let output = self.models[model].denoise(&x, &t, &conditioning);
         let mut from = 0;
         let mut answers = Vec::with_capacity(runs.len());
         for run in runs.iter_mut() {
@@ -190,7 +220,11 @@ impl Executor for DeviceExecutor {
         } else {
             denoised.avg_pool2d([shrink, shrink], [shrink, shrink], [0, 0], false, true, None)
         };
-        self.to_picture(run.model, &small)
+        let picture = match &self.models[run.model].preview {
+            Some(preview) => preview.decode(&small.to_kind(preview.kind())),
+            None => self.decoded(run.model, &small),
+        };
+        from_tensor(&picture, Rounding::Round)
     }
 
     fn decode(&mut self, run: Run) -> Result<Raster, Failure> {
@@ -199,7 +233,17 @@ impl Executor for DeviceExecutor {
         if !is_finite(&latent) {
             return Err(Failure::new(FailureKind::NotFinite, "the latent holds NaN or infinity"));
         }
-        self.to_picture(run.model, &latent)
+        let mut picture = self.decoded(run.model, &latent).to_kind(Kind::Float); // [1, 3, H, W]
+        if let Some([height, width]) = run.crop {
+            picture = picture.narrow(2, 0, height).narrow(3, 0, width);
+        }
+        if let Some(Paste { picture: under, mask }) = &run.paste {
+            picture = under + (picture.clamp(-1., 1.) - under) * mask;
+        }
+        if let Some(watch) = &self.watch {
+            watch(&latent, &picture);
+        }
+        from_tensor(&picture, run.request.rounding)
     }
 
     fn probe(&mut self) -> Result<(), Failure> {

@@ -4,14 +4,12 @@ use std::fmt;
 use std::path::Path;
 
 use ldm_core::Task;
-use ldm_nn::{
-    AutoencoderKl, AutoencoderKlConfig, Checkpoint, ClipTextConfig, ClipTextModel, UNet2DCondition, UNet2DConditionConfig,
-};
-use ldm_nn::{ClipTokenizer, Layout, Weights};
-use tch::{Device, Kind};
+use ldm_nn::Layout;
+use tch::Device;
 
-use crate::families::family_of;
-use crate::options::Dtype;
+use crate::blueprint::{Blueprint, Builder, Built, Site};
+use crate::families;
+use crate::options::{Dtype, ModelSource};
 
 /// One part of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +35,12 @@ pub struct Inspection {
     pub family: Option<String>,
     /// Its parts in the order in which they run.
     pub parts: Vec<Part>,
+    /// What the denoiser predicts: `epsilon`, `v_prediction` or `sample`.
+    pub prediction: Option<&'static str>,
+    /// Averaged weights of the denoiser are taken.
+    pub ema: bool,
+    /// How the family was found.
+    pub evidence: Vec<String>,
     /// What it can do when nothing is wrong.
     pub tasks: Vec<Task>,
     /// Everything that is wrong, parts' problems included.
@@ -52,76 +56,64 @@ impl Inspection {
 
 /// Looks into `dir` and checks every part as loading would.
 pub fn inspect(dir: &Path) -> Inspection {
-    let family = match family_of(dir) {
-        Ok(family) => family,
-        Err(error) => return Inspection { family: None, parts: vec![], tasks: vec![], problems: vec![error.to_string()] },
+    inspect_source(&ModelSource::new("", dir))
+}
+
+/// The same with what else is said of a source.
+pub fn inspect_source(source: &ModelSource) -> Inspection {
+    let dir = source.dir.as_path();
+    let blueprint = match families::read(source) {
+        Ok(blueprint) => blueprint,
+        Err(errors) => {
+            let problems = errors.iter().map(ToString::to_string).collect();
+            return Inspection {
+                family: families::family(dir),
+                parts: vec![],
+                prediction: None,
+                ema: false,
+                evidence: vec![],
+                tasks: vec![],
+                problems,
+            };
+        }
     };
-    let parts: Vec<Part> = family.parts.iter().map(|&(name, stem)| part(dir, name, stem)).collect();
-    let mut problems: Vec<String> =
-        parts.iter().filter_map(|part| part.problem.as_ref().map(|problem| format!("{}: {problem}", part.name))).collect();
-    for problem in [crate::scheduler::read(dir).err(), crate::card::Card::read(dir).err()].into_iter().flatten() {
-        problems.push(problem.to_string());
+    let Blueprint { family, tasks, unet, stage, preview, conditioner, concat, scheduler, ema, evidence, .. } = blueprint;
+    let prediction = Some(scheduler.config.prediction.name());
+    // In the stored dtype and layout nothing is copied, so even a large checkpoint is looked at in milliseconds.
+    let mut builder = Builder::new(Site { kind: None, device: Device::Cpu, layout: Layout::Contiguous });
+    builder.conditioner(conditioner, 1);
+    builder.concat(concat);
+    builder.unet(unet);
+    builder.stage(stage);
+    if let Some(preview) = preview {
+        builder.stage(preview);
     }
-    let tasks = if problems.is_empty() { family.tasks.to_vec() } else { vec![] };
-    Inspection { family: Some(family.name.to_owned()), parts, tasks, problems }
+    let parts: Vec<Part> = builder.built.into_iter().map(|built| part(dir, built)).collect();
+    let wrong = |part: &Part| part.problem.as_ref().map(|problem| format!("{}: {problem}", part.name));
+    let problems: Vec<String> = parts.iter().filter_map(wrong).collect();
+    let tasks = if problems.is_empty() { tasks } else { vec![] };
+    Inspection { family: Some(family), parts, prediction, ema, evidence, tasks, problems }
 }
 
-struct Facts {
-    class: &'static str,
-    parameters: Option<u64>,
-    dtype: Option<String>,
-}
-
-fn part(dir: &Path, name: &str, stem: Option<&str>) -> Part {
-    let files = std::fs::read_dir(dir.join(name)).map(|entries| entries.flatten().filter_map(|entry| entry.metadata().ok()));
-    let bytes = files.map(|files| files.map(|file| file.len()).sum()).unwrap_or(0);
-    let (facts, problem) = match facts(dir, name, stem) {
-        Ok(facts) => (facts, None),
-        Err(error) => (Facts { class: "", parameters: None, dtype: None }, Some(error.to_string())),
+fn part(dir: &Path, built: Built) -> Part {
+    let files =
+        std::fs::read_dir(dir.join(built.name)).map(|entries| entries.flatten().filter_map(|entry| entry.metadata().ok()));
+    let bytes = match files {
+        Ok(files) => files.map(|file| file.len()).sum(),
+        Err(_) => built.bytes,
+    };
+    let (parameters, problem) = match built.report {
+        Ok(report) => (Some(report.parameters), None),
+        Err(problem) => (None, Some(problem)),
     };
     Part {
-        name: name.to_owned(),
-        class: facts.class.to_owned(),
-        parameters: facts.parameters,
-        dtype: facts.dtype,
+        name: built.name.to_owned(),
+        class: built.class.to_owned(),
+        parameters,
+        dtype: built.stored.map(|kind| Dtype::name_of(kind).to_owned()),
         bytes,
         problem,
     }
-}
-
-fn facts(dir: &Path, name: &str, stem: Option<&str>) -> Result<Facts, Box<dyn std::error::Error>> {
-    let part = dir.join(name);
-    let config = part.join("config.json");
-    let Some(stem) = stem else {
-        let positions = ClipTextConfig::read(&dir.join("text_encoder/config.json"))?.max_position_embeddings;
-        ClipTokenizer::read(&part, positions as usize)?;
-        return Ok(Facts { class: "CLIPTokenizer", parameters: None, dtype: None });
-    };
-    let checkpoint = Checkpoint::open(&part, stem)?;
-    let kind = checkpoint.stored_kind().unwrap_or(Kind::Float);
-    let mapped = |rename: fn(&str) -> Option<String>| {
-        // In the stored dtype and layout nothing is copied, so even a large checkpoint is looked at in milliseconds.
-        Weights::from_checkpoint(checkpoint.rename(rename), kind, Device::Cpu, Layout::Contiguous)
-    };
-    let (class, weights) = match name {
-        "text_encoder" => {
-            let weights = mapped(ClipTextModel::canonical_name);
-            ClipTextModel::new(&weights, &ClipTextConfig::read(&config)?);
-            ("CLIPTextModel", weights)
-        }
-        "unet" => {
-            let weights = mapped(|name| Some(name.to_owned()));
-            UNet2DCondition::new(&weights, &UNet2DConditionConfig::read(&config)?);
-            ("UNet2DConditionModel", weights)
-        }
-        _ => {
-            let weights = mapped(AutoencoderKl::canonical_name);
-            AutoencoderKl::new(&weights, &AutoencoderKlConfig::read(&config)?);
-            ("AutoencoderKL", weights)
-        }
-    };
-    let report = weights.finish()?;
-    Ok(Facts { class, parameters: Some(report.parameters), dtype: Some(Dtype::name_of(kind).to_owned()) })
 }
 
 impl fmt::Display for Inspection {
@@ -133,6 +125,13 @@ impl fmt::Display for Inspection {
             writeln!(f, "{:<14}{:<22} {parameters:>13} parameters  {dtype:<5} {megabytes:>9.1} MB", part.name, part.class)?;
         }
         writeln!(f, "parameters    {}", self.parameters())?;
+        if let Some(prediction) = self.prediction {
+            writeln!(f, "prediction    {prediction}")?;
+            writeln!(f, "weights       {}", if self.ema { "averaged (EMA)" } else { "as stored" })?;
+        }
+        for evidence in &self.evidence {
+            writeln!(f, "evidence      {evidence}")?;
+        }
         let tasks: Vec<_> = self.tasks.iter().map(|task| task.name()).collect();
         writeln!(f, "tasks         {}", if tasks.is_empty() { "none".to_owned() } else { tasks.join(", ") })?;
         for problem in &self.problems {

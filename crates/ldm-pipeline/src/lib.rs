@@ -3,21 +3,27 @@
 //!
 //! Shape legend: `B` rows of a network call, `C` channels, `H` `W` height and width, `L` tokens, `D` width.
 
+mod blueprint;
 mod card;
 mod catalogue;
+mod conditioner;
 mod conditioning;
 mod executor;
 mod families;
 mod inspect;
 mod options;
 mod picture;
+mod reconstruct;
 mod run;
 mod scheduler;
+mod system;
 mod tasks;
+mod tiles;
 
 pub use catalogue::samplers;
-pub use executor::DeviceExecutor;
+pub use executor::{DeviceExecutor, Watch};
 pub use families::ModelError;
-pub use inspect::{Inspection, Part, inspect};
-pub use options::{Device, Dtype, LoadOptions, ModelSource, ParseError};
+pub use inspect::{Inspection, Part, inspect, inspect_source};
+pub use options::{Device, Dtype, EmaChoice, LoadOptions, ModelSource, ParseError};
+pub use reconstruct::{Reconstruction, reconstruct};
 pub use run::Run;

@@ -126,6 +126,8 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// Encoded prompts that are kept.
     pub cache: usize,
+    /// Pictures with a longer side than this many pixels are decoded in tiles, which bounds memory.
+    pub tile_from: u32,
     /// Bounds on what a request may ask for.
     pub bounds: ldm_core::Bounds,
 }
@@ -139,6 +141,7 @@ impl Default for LoadOptions {
             max_side: None,
             threads: None,
             cache: 256,
+            tile_from: 1536,
             bounds: ldm_core::Bounds::default(),
         }
     }
@@ -149,6 +152,52 @@ impl Default for LoadOptions {
 pub struct ModelSource {
     /// The name that requests use.
     pub id: String,
-    /// A diffusers directory.
+    /// A diffusers directory, or a file in the original layout.
     pub dir: PathBuf,
+    /// What describes a file: a published .yaml, a card's .toml, or a card's name. Looked for beside the file when not given.
+    pub config: Option<PathBuf>,
+    /// Which weights of a file's denoiser are read.
+    pub ema: EmaChoice,
+}
+
+impl ModelSource {
+    /// A model whose files say everything.
+    pub fn new(id: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
+        Self { id: id.into(), dir: dir.into(), config: None, ema: EmaChoice::Auto }
+    }
+}
+
+/// Which weights of an original file's denoiser are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EmaChoice {
+    /// The averaged ones where the file has them, unless its description says `use_ema: False`.
+    #[default]
+    Auto,
+    /// The averaged ones.
+    On,
+    /// Those of the last training step.
+    Off,
+}
+
+impl FromStr for EmaChoice {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err(ParseError { what: "ema", allowed: "auto, on or off", value: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for EmaChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
+        })
+    }
 }

@@ -1,6 +1,6 @@
 //! Why a plan cannot be made: one named error per cause, each saying what was asked and what is possible.
 
-use crate::{Sampler, SigmaSchedule};
+use crate::{Sampler, SigmaSchedule, Spacing};
 
 /// Why there is no plan for a [`PlanSpec`](crate::PlanSpec) under a [`SchedulerConfig`](crate::SchedulerConfig).
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -50,6 +50,44 @@ pub enum PlanError {
         sampler: Sampler,
         /// The sigma schedule asked for.
         schedule: SigmaSchedule,
+    },
+    /// A spacing that the sampler has no rule for.
+    #[error("sampler {} does not support the {} spacing", .sampler.name(), .spacing.name())]
+    SpacingUnsupported {
+        /// The sampler asked for.
+        sampler: Sampler,
+        /// The spacing asked for.
+        spacing: Spacing,
+    },
+    /// A solver order that the sampler does not have.
+    #[error("sampler {} has solver orders 1 to 3, not {order}", .sampler.name())]
+    SolverOrderUnsupported {
+        /// The sampler asked for.
+        sampler: Sampler,
+        /// The order asked for.
+        order: usize,
+    },
+    /// Brownian noise for a sampler whose steps are not increments of a path.
+    #[error("sampler {} does not take Brownian noise", .sampler.name())]
+    BrownianUnsupported {
+        /// The sampler asked for.
+        sampler: Sampler,
+    },
+    /// A number that a setting cannot be.
+    #[error("{setting} cannot be {value}: {reason}")]
+    InvalidSetting {
+        /// The setting, as its field is named.
+        setting: &'static str,
+        /// What it was set to.
+        value: f64,
+        /// What it must be.
+        reason: &'static str,
+    },
+    /// A network that predicts the clean latent, asked for the noise in a latent that has none.
+    #[error("a clean latent has no noise that sample prediction could tell (inversion starts at timestep {timestep})")]
+    NoiseUndefined {
+        /// The first timestep of the inversion.
+        timestep: usize,
     },
     /// Img2img strength outside (0, 1].
     #[error("strength must lie in (0, 1], not {strength}")]

@@ -49,8 +49,27 @@ pub struct Step {
     pub update: Vec<Assign>,
     /// Whether fresh standard normal noise is drawn for this step (even where its coefficient vanishes).
     pub noise: bool,
+    /// Where the noise is the increment of a Brownian path: between which noise levels. Without it, noise is drawn
+    /// anew. [`NoiseSource::for_step`](crate::NoiseSource::for_step) honours both.
+    pub brownian: Option<Interval>,
+    /// Whether guidance applies to this evaluation ([`GuidanceSpec::interval`](crate::GuidanceSpec)); where not, the
+    /// conditional output stands alone.
+    pub guided: bool,
     /// The user's step (counted from 0) that this evaluation belongs to.
     pub index: usize,
+}
+
+/// A stretch of a Brownian path whose time is the noise level (k-diffusion `BrownianTreeNoiseSampler`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Interval {
+    /// The noise level where the step begins.
+    pub from: f64,
+    /// The noise level where it ends (usually below `from`).
+    pub to: f64,
+    /// The lowest noise level of the run's path, above zero.
+    pub low: f64,
+    /// The highest noise level of the run's path.
+    pub high: f64,
 }
 
 /// A sampler, unrolled for one schedule and step count.
@@ -66,6 +85,9 @@ pub struct Plan {
     pub count: usize,
     /// Img2img: the initial latent is `start.0 * clean + start.1 * noise` (txt2img plans do not need it).
     pub start: (f64, f64),
+    /// How far guided outputs are rescaled to the deviation of the conditional ones
+    /// ([`rescale_guidance`](crate::rescale_guidance)); 0 is not at all.
+    pub guidance_rescale: f64,
     /// The evaluations and updates, in order.
     pub steps: Vec<Step>,
 }
@@ -119,6 +141,17 @@ impl Plan {
         &self,
         latent: &[f64],
         mut noise: impl FnMut(usize) -> Vec<f64>,
+        network: impl FnMut(&[f64], f64) -> Vec<f64>,
+    ) -> Vec<f64> {
+        self.run_with(latent, |_, n| noise(n), network)
+    }
+
+    /// [`Plan::run`] where the noise knows its step: `noise(step, n)` draws `n` normals, on the path that
+    /// [`Step::brownian`] names.
+    pub fn run_with(
+        &self,
+        latent: &[f64],
+        mut noise: impl FnMut(&Step, usize) -> Vec<f64>,
         mut network: impl FnMut(&[f64], f64) -> Vec<f64>,
     ) -> Vec<f64> {
         let size = latent.len();
@@ -130,7 +163,7 @@ impl Plan {
             let scaled: Vec<f64> = input.iter().map(|x| eval.c_in * x).collect();
             let output = network(&scaled, eval.timestep);
             let estimate: Vec<f64> = input.iter().zip(&output).map(|(x, f)| eval.skip * x + eval.out * f).collect();
-            let drawn = if step.noise { noise(size) } else { Vec::new() };
+            let drawn = if step.noise { noise(step, size) } else { Vec::new() };
             let combine = |assign: &Assign, at: usize| {
                 let value = |(operand, coefficient): &(Operand, f64)| match operand {
                     Operand::Register(register) => coefficient * registers[*register][at],
@@ -150,6 +183,21 @@ impl Plan {
 }
 
 impl Step {
+    /// A step without noise.
+    pub(crate) fn new(index: usize, eval: Eval, update: Vec<Assign>) -> Step {
+        Step { eval, update, noise: false, brownian: None, guided: true, index }
+    }
+
+    /// The step, drawing noise or not.
+    pub(crate) fn drawing(self, noise: bool) -> Step {
+        Step { noise, ..self }
+    }
+
+    /// The step with noise that is a Brownian increment where there is an interval.
+    pub(crate) fn drawing_on(self, brownian: Option<Interval>) -> Step {
+        Step { noise: true, brownian, ..self }
+    }
+
     fn is_finite(&self) -> bool {
         let Eval { c_in, timestep, skip, out, denoised, .. } = self.eval;
         let finite = [c_in, timestep, skip, out, denoised.0, denoised.1].iter().all(|scalar| scalar.is_finite());

@@ -1,6 +1,9 @@
 //! The registry of samplers: one entry each, with every name it goes by and what it can do.
 
-use crate::samplers::{ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, euler, euler_a, heun, lcm, lms, plms, unipc};
+use crate::samplers::{
+    ddim, ddim_inverse, ddpm, deis, dpm2, dpm2_a, dpmpp_2m, dpmpp_2m_sde, dpmpp_2s_a, dpmpp_3m_sde, dpmpp_sde, euler, euler_a,
+    heun, ipndm, lcm, lms, plms, tcd, unipc,
+};
 use crate::spec::Problem;
 use crate::{Plan, PlanError, SigmaSchedule, Spacing};
 
@@ -30,6 +33,24 @@ pub enum Sampler {
     Unipc,
     /// Latent consistency sampling (Luo et al. 2023).
     Lcm,
+    /// DPM-Solver-2 with a midpoint in ln sigma (k-diffusion; Lu et al. 2022a).
+    Dpm2,
+    /// DPM2 with ancestral noise (k-diffusion).
+    Dpm2A,
+    /// DPM-Solver++ single-step of order 2 with ancestral noise (k-diffusion; Lu et al. 2022b).
+    Dpmpp2sA,
+    /// SDE-DPM-Solver++ with two evaluations per step (k-diffusion; Lu et al. 2022b).
+    DpmppSde,
+    /// SDE-DPM-Solver++ multistep of order 3 (k-diffusion).
+    Dpmpp3mSde,
+    /// Diffusion exponential integrator, multistep in ln rho (Zhang & Chen 2023).
+    Deis,
+    /// Improved pseudo linear multistep (Zhang & Chen 2023).
+    Ipndm,
+    /// Trajectory consistency sampling (Zheng et al. 2024).
+    Tcd,
+    /// DDIM run backwards, from a clean latent to its noise (Song et al. 2021).
+    DdimInverse,
 }
 
 impl Sampler {
@@ -78,7 +99,7 @@ pub struct Entry {
     pub aliases: &'static [Alias],
     /// The nominal order of convergence (1 for the stochastic ones).
     pub order: usize,
-    /// Whether it draws noise at every step (DDIM does so only when eta is positive).
+    /// Whether it draws noise (DDIM and TCD do so only when eta is positive).
     pub noise: bool,
     /// Whether it takes eta.
     pub eta: bool,
@@ -86,6 +107,10 @@ pub struct Entry {
     pub schedules: &'static [SigmaSchedule],
     /// The spacing when the model's config names none: the default of the diffusers class.
     pub spacing: Spacing,
+    /// The spacings it can follow.
+    pub spacings: &'static [Spacing],
+    /// Whether its noise can be the increments of a Brownian path.
+    pub brownian: bool,
     pub(crate) zero_snr: ZeroSnr,
     pub(crate) plan: fn(&Problem<'_>) -> Result<Plan, PlanError>,
 }
@@ -137,9 +162,20 @@ const fn with_exponential(name: &'static str) -> Alias {
 }
 
 const SPACED: &[SigmaSchedule] = &[SigmaSchedule::Default];
-const ANY: &[SigmaSchedule] = &[SigmaSchedule::Default, SigmaSchedule::Karras, SigmaSchedule::Exponential];
+const ANY: &[SigmaSchedule] = &[SigmaSchedule::Default, SigmaSchedule::Karras, SigmaSchedule::Exponential, SigmaSchedule::Beta];
 
-static ENTRIES: [Entry; 11] = [
+/// The spacings of diffusers.
+const DIFFUSERS: &[Spacing] = &[Spacing::Leading, Spacing::Trailing, Spacing::Linspace];
+/// Those and CompVis' own, for the samplers that CompVis has.
+const WITH_COMPVIS: &[Spacing] = &[Spacing::Leading, Spacing::Trailing, Spacing::Linspace, Spacing::Compvis];
+/// Those and k-diffusion's own, for samplers in sigma space.
+const WITH_K_DIFFUSION: &[Spacing] = &[Spacing::Leading, Spacing::Trailing, Spacing::Linspace, Spacing::KDiffusion];
+/// Those of diffusers' DDIMInverseScheduler.
+const INVERSE: &[Spacing] = &[Spacing::Leading, Spacing::Trailing];
+/// Distilled samplers have their own timesteps, and any spacing is the same to them.
+const INDIFFERENT: &[Spacing] = DIFFUSERS;
+
+static ENTRIES: [Entry; 20] = [
     Entry {
         sampler: Sampler::Ddpm,
         name: "ddpm",
@@ -150,6 +186,8 @@ static ENTRIES: [Entry; 11] = [
         eta: false,
         schedules: SPACED,
         spacing: Spacing::Leading,
+        spacings: DIFFUSERS,
+        brownian: false,
         zero_snr: ZeroSnr::Exact,
         plan: ddpm::plan,
     },
@@ -163,6 +201,8 @@ static ENTRIES: [Entry; 11] = [
         eta: true,
         schedules: SPACED,
         spacing: Spacing::Leading,
+        spacings: WITH_COMPVIS,
+        brownian: false,
         zero_snr: ZeroSnr::Exact,
         plan: ddim::plan,
     },
@@ -176,6 +216,8 @@ static ENTRIES: [Entry; 11] = [
         eta: false,
         schedules: SPACED,
         spacing: Spacing::Leading,
+        spacings: WITH_COMPVIS,
+        brownian: false,
         zero_snr: ZeroSnr::Ignored,
         plan: plms::plan,
     },
@@ -194,6 +236,8 @@ static ENTRIES: [Entry; 11] = [
         eta: false,
         schedules: ANY,
         spacing: Spacing::Linspace,
+        spacings: WITH_K_DIFFUSION,
+        brownian: false,
         zero_snr: ZeroSnr::Clamped,
         plan: euler::plan,
     },
@@ -212,6 +256,8 @@ static ENTRIES: [Entry; 11] = [
         eta: false,
         schedules: SPACED,
         spacing: Spacing::Linspace,
+        spacings: WITH_K_DIFFUSION,
+        brownian: false,
         zero_snr: ZeroSnr::Clamped,
         plan: euler_a::plan,
     },
@@ -230,6 +276,8 @@ static ENTRIES: [Entry; 11] = [
         eta: false,
         schedules: ANY,
         spacing: Spacing::Linspace,
+        spacings: WITH_K_DIFFUSION,
+        brownian: false,
         zero_snr: ZeroSnr::Ignored,
         plan: heun::plan,
     },
@@ -249,6 +297,8 @@ static ENTRIES: [Entry; 11] = [
         eta: false,
         schedules: ANY,
         spacing: Spacing::Linspace,
+        spacings: WITH_K_DIFFUSION,
+        brownian: false,
         zero_snr: ZeroSnr::Ignored,
         plan: lms::plan,
     },
@@ -270,6 +320,8 @@ static ENTRIES: [Entry; 11] = [
         eta: false,
         schedules: ANY,
         spacing: Spacing::Linspace,
+        spacings: WITH_K_DIFFUSION,
+        brownian: false,
         zero_snr: ZeroSnr::Clamped,
         plan: dpmpp_2m::plan,
     },
@@ -290,6 +342,8 @@ static ENTRIES: [Entry; 11] = [
         eta: false,
         schedules: ANY,
         spacing: Spacing::Linspace,
+        spacings: WITH_K_DIFFUSION,
+        brownian: true,
         zero_snr: ZeroSnr::Clamped,
         plan: dpmpp_2m_sde::plan,
     },
@@ -308,6 +362,8 @@ static ENTRIES: [Entry; 11] = [
         eta: false,
         schedules: ANY,
         spacing: Spacing::Linspace,
+        spacings: WITH_K_DIFFUSION,
+        brownian: false,
         zero_snr: ZeroSnr::Clamped,
         plan: unipc::plan,
     },
@@ -321,7 +377,182 @@ static ENTRIES: [Entry; 11] = [
         eta: false,
         schedules: SPACED,
         spacing: Spacing::Leading,
+        spacings: INDIFFERENT,
+        brownian: false,
         zero_snr: ZeroSnr::Exact,
         plan: lcm::plan,
+    },
+    Entry {
+        sampler: Sampler::Dpm2,
+        name: "dpm2",
+        label: "DPM2",
+        aliases: &[
+            plain("KDPM2DiscreteScheduler"),
+            plain("k_dpm_2"),
+            with_karras("DPM2 Karras"),
+            with_karras("k_dpm_2_ka"),
+            with_exponential("DPM2 Exponential"),
+        ],
+        order: 2,
+        noise: false,
+        eta: false,
+        schedules: ANY,
+        spacing: Spacing::Linspace,
+        spacings: WITH_K_DIFFUSION,
+        brownian: false,
+        zero_snr: ZeroSnr::Ignored,
+        plan: dpm2::plan,
+    },
+    Entry {
+        sampler: Sampler::Dpm2A,
+        name: "dpm2_a",
+        label: "DPM2 a",
+        aliases: &[
+            plain("KDPM2AncestralDiscreteScheduler"),
+            plain("DPM2 ancestral"),
+            plain("k_dpm_2_a"),
+            plain("k_dpm_2_ancestral"),
+            with_karras("DPM2 a Karras"),
+            with_karras("k_dpm_2_a_ka"),
+            with_exponential("DPM2 a Exponential"),
+        ],
+        order: 1,
+        noise: true,
+        eta: false,
+        schedules: ANY,
+        spacing: Spacing::Linspace,
+        spacings: WITH_K_DIFFUSION,
+        brownian: false,
+        zero_snr: ZeroSnr::Ignored,
+        plan: dpm2_a::plan,
+    },
+    Entry {
+        sampler: Sampler::Dpmpp2sA,
+        name: "dpmpp_2s_a",
+        label: "DPM++ 2S a",
+        aliases: &[
+            plain("DPM++ 2S ancestral"),
+            plain("k_dpmpp_2s_a"),
+            plain("k_dpmpp_2s_ancestral"),
+            with_karras("DPM++ 2S a Karras"),
+            with_karras("k_dpmpp_2s_a_ka"),
+            with_exponential("DPM++ 2S a Exponential"),
+        ],
+        order: 1,
+        noise: true,
+        eta: false,
+        schedules: ANY,
+        spacing: Spacing::KDiffusion,
+        spacings: WITH_K_DIFFUSION,
+        brownian: false,
+        zero_snr: ZeroSnr::Clamped,
+        plan: dpmpp_2s_a::plan,
+    },
+    Entry {
+        sampler: Sampler::DpmppSde,
+        name: "dpmpp_sde",
+        label: "DPM++ SDE",
+        aliases: &[
+            plain("DPMSolverSDEScheduler"),
+            plain("k_dpmpp_sde"),
+            with_karras("DPM++ SDE Karras"),
+            with_karras("k_dpmpp_sde_ka"),
+            with_exponential("DPM++ SDE Exponential"),
+        ],
+        order: 1,
+        noise: true,
+        eta: false,
+        schedules: ANY,
+        spacing: Spacing::Linspace,
+        spacings: WITH_K_DIFFUSION,
+        brownian: true,
+        zero_snr: ZeroSnr::Ignored,
+        plan: dpmpp_sde::plan,
+    },
+    Entry {
+        sampler: Sampler::Dpmpp3mSde,
+        name: "dpmpp_3m_sde",
+        label: "DPM++ 3M SDE",
+        aliases: &[
+            plain("k_dpmpp_3m_sde"),
+            with_karras("DPM++ 3M SDE Karras"),
+            with_karras("k_dpmpp_3m_sde_ka"),
+            with_exponential("DPM++ 3M SDE Exponential"),
+            with_exponential("k_dpmpp_3m_sde_exp"),
+        ],
+        order: 1,
+        noise: true,
+        eta: false,
+        schedules: ANY,
+        spacing: Spacing::KDiffusion,
+        spacings: WITH_K_DIFFUSION,
+        brownian: true,
+        zero_snr: ZeroSnr::Clamped,
+        plan: dpmpp_3m_sde::plan,
+    },
+    Entry {
+        sampler: Sampler::Deis,
+        name: "deis",
+        label: "DEIS",
+        aliases: &[
+            plain("DEISMultistepScheduler"),
+            plain("DEISMultistep"),
+            with_karras("DEIS Karras"),
+            with_exponential("DEIS Exponential"),
+        ],
+        order: 2,
+        noise: false,
+        eta: false,
+        schedules: ANY,
+        spacing: Spacing::Linspace,
+        spacings: WITH_K_DIFFUSION,
+        brownian: false,
+        zero_snr: ZeroSnr::Ignored,
+        plan: deis::plan,
+    },
+    Entry {
+        sampler: Sampler::Ipndm,
+        name: "ipndm",
+        label: "iPNDM",
+        aliases: &[plain("IPNDMScheduler"), with_karras("iPNDM Karras"), with_exponential("iPNDM Exponential")],
+        order: 4,
+        noise: false,
+        eta: false,
+        schedules: ANY,
+        spacing: Spacing::Linspace,
+        spacings: WITH_K_DIFFUSION,
+        brownian: false,
+        zero_snr: ZeroSnr::Ignored,
+        plan: ipndm::plan,
+    },
+    Entry {
+        sampler: Sampler::Tcd,
+        name: "tcd",
+        label: "TCD",
+        aliases: &[plain("TCDScheduler"), plain("k_tcd")],
+        order: 1,
+        noise: false,
+        eta: true,
+        schedules: SPACED,
+        spacing: Spacing::Leading,
+        spacings: INDIFFERENT,
+        brownian: false,
+        zero_snr: ZeroSnr::Exact,
+        plan: tcd::plan,
+    },
+    Entry {
+        sampler: Sampler::DdimInverse,
+        name: "ddim_inverse",
+        label: "DDIM inversion",
+        aliases: &[plain("DDIMInverseScheduler")],
+        order: 1,
+        noise: false,
+        eta: false,
+        schedules: SPACED,
+        spacing: Spacing::Leading,
+        spacings: INVERSE,
+        brownian: false,
+        zero_snr: ZeroSnr::Exact,
+        plan: ddim_inverse::plan,
     },
 ];

@@ -40,6 +40,15 @@ pub enum Prediction {
 }
 
 impl Prediction {
+    /// The name that a `scheduler_config.json` has for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Prediction::Epsilon => "epsilon",
+            Prediction::V => "v_prediction",
+            Prediction::Sample => "sample",
+        }
+    }
+
     /// The prediction of a `scheduler_config.json`'s `prediction_type`.
     pub fn parse(name: &str) -> Option<Prediction> {
         match name {
@@ -195,6 +204,15 @@ impl SigmaTable {
         let high = (low + 1).min(last);
         let weight = (timestep - low as f64).clamp(0.0, 1.0);
         self.sigmas[low] + weight * (self.sigmas[high] - self.sigmas[low])
+    }
+
+    /// Sigma at a fractional timestep, linear in ln sigma between the trained ones (k-diffusion `t_to_sigma`).
+    pub(crate) fn at_in_logarithms(&self, timestep: f64) -> f64 {
+        let last = self.sigmas.len() - 1;
+        let low = (timestep.max(0.0) as usize).min(last);
+        let high = (low + 1).min(last);
+        let weight = (timestep - low as f64).clamp(0.0, 1.0);
+        (self.logarithms[low] + weight * (self.logarithms[high] - self.logarithms[low])).exp()
     }
 
     /// The fractional timestep of a sigma, linear in ln sigma (diffusers `_sigma_to_t`).

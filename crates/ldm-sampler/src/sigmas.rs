@@ -2,7 +2,7 @@
 
 use crate::schedule::SigmaTable;
 use crate::spec::Problem;
-use crate::{BetaSchedule, PlanError, Spacing};
+use crate::{BetaSchedule, InitScale, Interval, PlanError, Spacing};
 
 /// Where the noise levels of a sigma-space sampler come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -14,6 +14,8 @@ pub enum SigmaSchedule {
     Karras,
     /// Evenly spaced in ln sigma.
     Exponential,
+    /// Spaced as the quantiles of a beta distribution, dense at both ends (diffusers `use_beta_sigmas`; Lee et al. 2024).
+    Beta,
 }
 
 impl SigmaSchedule {
@@ -23,6 +25,7 @@ impl SigmaSchedule {
             SigmaSchedule::Default => "default",
             SigmaSchedule::Karras => "karras",
             SigmaSchedule::Exponential => "exponential",
+            SigmaSchedule::Beta => "beta",
         }
     }
 
@@ -32,6 +35,7 @@ impl SigmaSchedule {
             "default" | "automatic" | "normal" | "uniform" => Some(SigmaSchedule::Default),
             "karras" => Some(SigmaSchedule::Karras),
             "exponential" => Some(SigmaSchedule::Exponential),
+            "beta" => Some(SigmaSchedule::Beta),
             _ => None,
         }
     }
@@ -60,6 +64,52 @@ pub fn exponential(largest: f64, smallest: f64, steps: usize) -> Vec<f64> {
     ramp(steps).map(|u| (from + u * (to - from)).exp()).collect()
 }
 
+/// `steps` noise levels from `largest` to `smallest`, spaced as the quantiles of the beta distribution with both
+/// parameters 0.6 (diffusers `_convert_to_beta`).
+pub fn beta(largest: f64, smallest: f64, steps: usize) -> Vec<f64> {
+    ramp(steps).map(|u| smallest + quantile(1.0 - u) * (largest - smallest)).collect()
+}
+
+/// Both parameters of the beta distribution.
+const SHAPE: f64 = 0.6;
+/// The beta function at those.
+const BETA_FUNCTION: f64 = 2.415_344_208_002_472_3;
+
+/// The quantile function of the beta distribution, by Newton's method.
+fn quantile(p: f64) -> f64 {
+    // The density is the same from both ends, so that the lower half is all there is to find.
+    if p > 0.5 {
+        return 1.0 - quantile(1.0 - p);
+    }
+    // The first term of the series alone gives too large a number, and from there on the distribution function, which is
+    // concave, lets no iteration overshoot.
+    let mut x = (p * SHAPE * BETA_FUNCTION).powf(1.0 / SHAPE).min(0.5);
+    for _ in 0..20 {
+        let density = (x * (1.0 - x)).powf(SHAPE - 1.0) / BETA_FUNCTION;
+        let step = (cumulative(x) - p) / density;
+        x = (x - step).clamp(0.0, 0.5);
+        if step.abs() <= 1e-16 * x {
+            break;
+        }
+    }
+    x
+}
+
+/// The distribution function in [0, 0.5], where its power series converges fast (Abramowitz & Stegun 26.5.4).
+fn cumulative(x: f64) -> f64 {
+    let mut term = 1.0 / SHAPE;
+    let mut sum = term;
+    for n in 0..200 {
+        let n = f64::from(n);
+        term *= x * (n + 1.0 - SHAPE) / (n + 1.0) * (n + SHAPE) / (n + 1.0 + SHAPE);
+        sum += term;
+        if term < sum * 1e-17 {
+            break;
+        }
+    }
+    x.powf(SHAPE) * sum / BETA_FUNCTION
+}
+
 fn ramp(steps: usize) -> impl Iterator<Item = f64> {
     (0..steps).map(move |i| i as f64 / (steps.max(2) - 1) as f64)
 }
@@ -68,73 +118,135 @@ fn ramp(steps: usize) -> impl Iterator<Item = f64> {
 pub(crate) struct Grid {
     pub(crate) timesteps: Vec<f64>,
     pub(crate) sigmas: Vec<f64>,
-    /// What diffusers calls `init_noise_sigma`: it depends on the spacing alone.
+    /// What diffusers calls `init_noise_sigma`, or k-diffusion's way.
     pub(crate) init_scale: f64,
+    table: SigmaTable,
+    rounds: bool,
 }
 
-/// The grid of diffusers' Euler, Euler a, Heun and LMS: schedules run between the ends of the spaced levels, and
-/// timesteps stay fractional.
-pub(crate) fn ode_grid(problem: &Problem<'_>) -> Grid {
-    let table = SigmaTable::new(&problem.noise);
-    let timesteps = problem.spacing.timesteps(problem.steps, problem.train(), problem.config.steps_offset);
-    let spaced: Vec<f64> = timesteps.iter().map(|t| table.at(*t)).collect();
-    let (first, last) = (spaced[0], spaced[spaced.len() - 1]);
-    let fractional = |sigmas: Vec<f64>| (sigmas.iter().map(|sigma| table.timestep(*sigma)).collect(), sigmas);
-    let (timesteps, mut sigmas) = match problem.sigmas {
-        SigmaSchedule::Default => (timesteps, spaced),
-        SigmaSchedule::Karras => fractional(karras(first, last, problem.steps)),
-        SigmaSchedule::Exponential => fractional(exponential(first, last, problem.steps)),
-    };
-    let largest = sigmas[0];
-    let init_scale = match problem.spacing {
-        Spacing::Linspace | Spacing::Trailing => largest,
-        Spacing::Leading => (largest * largest + 1.0).sqrt(),
-    };
-    sigmas.push(0.0);
-    Grid { timesteps, sigmas, init_scale }
+impl Grid {
+    /// The timestep of a noise level inside a step; it is fractional unless the run rounds all.
+    pub(crate) fn timestep(&self, sigma: f64) -> f64 {
+        let timestep = self.table.timestep(sigma);
+        if self.rounds { timestep.round_ties_even() } else { timestep }
+    }
+
+    /// The stretch of the run's Brownian path between two noise levels above zero.
+    pub(crate) fn interval(&self, from: f64, to: f64) -> Interval {
+        let lowest = self.sigmas.iter().copied().filter(|sigma| *sigma > 0.0).fold(f64::INFINITY, f64::min);
+        Interval { from, to, low: lowest, high: self.sigmas[0] }
+    }
+
+    /// The grid, if no two steps fall on the same noise level.
+    pub(crate) fn descending(self) -> Result<Grid, PlanError> {
+        let steps = self.timesteps.len();
+        match self.sigmas.windows(2).all(|pair| pair[0] > pair[1]) {
+            true => Ok(self),
+            false => Err(PlanError::StepsTooDense { steps }),
+        }
+    }
 }
 
-/// How whole timesteps are made of the fractional ones that a Karras schedule leads to.
+/// How whole timesteps are made of the fractional ones between trained noise levels.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Whole {
-    /// Always rounded (diffusers' UniPC).
+    /// They stay fractional (diffusers' Euler, Heun, LMS and DPM++ SDE).
+    Fractional,
+    /// Rounded under the Karras schedule alone (diffusers' DPM2 and DPM2 a).
+    RoundedUnderKarras,
+    /// Rounded under the Karras schedule, cut off under others (diffusers' UniPC and DEIS).
     Rounded,
-    /// Rounded, but cut off under the cosine schedule (diffusers' DPM-Solver).
+    /// As that, but cut off under the cosine schedule too (diffusers' DPM-Solver).
     CutUnderCosine,
 }
 
-/// The grid of diffusers' DPM-Solver and UniPC: schedules run over the whole table, and timesteps are whole.
-pub(crate) fn solver_grid(problem: &Problem<'_>, whole: Whole) -> Result<Grid, PlanError> {
-    let table = SigmaTable::new(&problem.noise);
-    let steps = problem.steps;
-    // Without rounding, diffusers cuts the fraction off (`.to(int64)`). At the upper end float32 logarithms put the
-    // timestep just below the last one for the noise schedules of latent models, so that it is cut to the one before:
-    // 998, not 999. The hair subtracted here does the same.
-    let cut = |t: f64| (t - 1e-6).max(0.0).floor();
-    let (timesteps, mut sigmas) = match problem.sigmas {
+impl Whole {
+    /// The timestep that the network is told.
+    fn apply(self, problem: &Problem<'_>, timestep: f64) -> f64 {
+        // Without rounding, diffusers cuts the fraction off (`.to(int64)`). At the upper end float32 logarithms put
+        // the timestep just below the last one for the noise schedules of latent models, so that it is cut to the one
+        // before: 998, not 999. The hair subtracted here does the same.
+        let cut = |t: f64| (t - 1e-6).max(0.0).floor();
+        let karras = problem.sigmas == SigmaSchedule::Karras;
+        let cosine = problem.config.schedule.beta_schedule == BetaSchedule::SquaredcosCapV2;
+        match (problem.variant.round_t, self) {
+            (Some(true), _) => timestep.round_ties_even(),
+            (Some(false), _) | (None, Whole::Fractional) => timestep,
+            (None, Whole::RoundedUnderKarras) if karras => timestep.round_ties_even(),
+            (None, Whole::RoundedUnderKarras) => timestep,
+            (None, Whole::Rounded) if karras => timestep.round_ties_even(),
+            (None, Whole::CutUnderCosine) if karras && !cosine => timestep.round_ties_even(),
+            (None, Whole::Rounded | Whole::CutUnderCosine) => cut(timestep),
+        }
+    }
+}
+
+/// Timesteps and levels, before the last step's end: the spaced ones, or a schedule between two ends.
+fn levels(problem: &Problem<'_>, table: &SigmaTable, spaced: Vec<f64>, whole_table: bool, whole: Whole) -> (Vec<f64>, Vec<f64>) {
+    let sigma = |t: &f64| match problem.spacing {
+        Spacing::KDiffusion => table.at_in_logarithms(*t),
+        _ => table.at(*t),
+    };
+    let at_spaced: Vec<f64> = spaced.iter().map(sigma).collect();
+    let ends = if whole_table { (table.largest(), table.smallest()) } else { (at_spaced[0], at_spaced[at_spaced.len() - 1]) };
+    let (first, last) = (problem.config.sigma_max.unwrap_or(ends.0), problem.config.sigma_min.unwrap_or(ends.1));
+    let count = spaced.len();
+    let (mut timesteps, mut sigmas): (Vec<f64>, Vec<f64>) = match problem.sigmas {
         SigmaSchedule::Default => {
-            let timesteps = problem.spacing.solver_timesteps(steps, problem.train(), problem.config.steps_offset);
-            let sigmas = timesteps.iter().map(|t| table.at(*t)).collect::<Vec<f64>>();
-            (timesteps, sigmas)
+            let rounded = problem.variant.round_t == Some(true);
+            (spaced.into_iter().map(|t| if rounded { t.round_ties_even() } else { t }).collect(), at_spaced)
         }
-        SigmaSchedule::Karras => {
-            let cosine = problem.config.schedule.beta_schedule == BetaSchedule::SquaredcosCapV2;
-            let cuts = cosine && whole == Whole::CutUnderCosine;
-            let sigmas = karras(table.largest(), table.smallest(), steps);
-            let fractional = sigmas.iter().map(|sigma| table.timestep(*sigma));
-            (fractional.map(|t| if cuts { cut(t) } else { t.round_ties_even() }).collect(), sigmas)
-        }
-        SigmaSchedule::Exponential => {
-            let sigmas = exponential(table.largest(), table.smallest(), steps);
-            (sigmas.iter().map(|sigma| cut(table.timestep(*sigma))).collect(), sigmas)
+        scheduled => {
+            let sigmas = match scheduled {
+                SigmaSchedule::Exponential => exponential(first, last, count),
+                SigmaSchedule::Beta => beta(first, last, count),
+                SigmaSchedule::Karras | SigmaSchedule::Default => karras(first, last, count),
+            };
+            (sigmas.iter().map(|sigma| whole.apply(problem, table.timestep(*sigma))).collect(), sigmas)
         }
     };
-    sigmas.push(match problem.config.final_sigma {
-        FinalSigma::Zero => 0.0,
-        FinalSigma::SigmaMin => table.smallest(),
-    });
-    if sigmas.windows(2).any(|pair| pair[0] <= pair[1]) {
-        return Err(PlanError::StepsTooDense { steps });
+    timesteps.truncate(problem.steps);
+    sigmas.truncate(problem.steps);
+    (timesteps, sigmas)
+}
+
+/// How many levels above zero are laid out for a run's steps.
+fn laid_out(problem: &Problem<'_>) -> usize {
+    problem.steps + usize::from(problem.variant.discard_next_to_last_sigma)
+}
+
+/// The grid of diffusers' Euler family: schedules run between the ends of the spaced levels.
+pub(crate) fn ode_grid(problem: &Problem<'_>, whole: Whole) -> Grid {
+    let table = SigmaTable::new(&problem.noise);
+    let spaced = problem.spacing.timesteps(laid_out(problem), problem.train(), problem.config.steps_offset);
+    let (timesteps, mut sigmas) = levels(problem, &table, spaced, false, whole);
+    let largest = sigmas[0];
+    let init_scale = match (problem.variant.init_scale, problem.spacing) {
+        (InitScale::Class, Spacing::Leading) => (largest * largest + 1.0).sqrt(),
+        _ => largest,
+    };
+    sigmas.push(0.0);
+    Grid { timesteps, sigmas, init_scale, table, rounds: problem.variant.round_t == Some(true) }
+}
+
+/// The grid of diffusers' DPM-Solver, UniPC and DEIS: schedules run over the whole table. The last step ends at zero.
+pub(crate) fn solver_levels(problem: &Problem<'_>, whole: Whole) -> Grid {
+    let table = SigmaTable::new(&problem.noise);
+    let spaced = problem.spacing.solver_timesteps(laid_out(problem), problem.train(), problem.config.steps_offset);
+    let (timesteps, mut sigmas) = levels(problem, &table, spaced, true, whole);
+    let init_scale = match problem.variant.init_scale {
+        InitScale::Class => 1.0,
+        InitScale::SigmaMax => sigmas[0] / (sigmas[0] * sigmas[0] + 1.0).sqrt(),
+    };
+    sigmas.push(0.0);
+    Grid { timesteps, sigmas, init_scale, table, rounds: problem.variant.round_t == Some(true) }
+}
+
+/// [`solver_levels`] ending where the config says (`final_sigmas_type`).
+pub(crate) fn solver_grid(problem: &Problem<'_>, whole: Whole) -> Result<Grid, PlanError> {
+    let mut grid = solver_levels(problem, whole);
+    if problem.config.final_sigma == FinalSigma::SigmaMin {
+        grid.sigmas[problem.steps] = problem.noise.sigmas()[0];
     }
-    Ok(Grid { timesteps, sigmas, init_scale: 1.0 })
+    grid.descending()
 }

@@ -9,25 +9,55 @@ pub enum Spacing {
     Trailing,
     /// Even between the first and the last timestep, both included.
     Linspace,
+    /// CompVis' `make_ddim_timesteps("uniform")`: every `train / steps`-th timestep plus one, however many those are.
+    /// Where `steps` does not divide `train`, that is more steps than were asked for.
+    Compvis,
+    /// k-diffusion's `get_sigmas`: even and fractional between the last timestep and the first, with noise levels
+    /// between trained timesteps interpolated in ln sigma.
+    KDiffusion,
 }
 
 impl Spacing {
-    /// The spacing of a `scheduler_config.json`'s `timestep_spacing`.
+    /// The name users see and send.
+    pub fn name(self) -> &'static str {
+        match self {
+            Spacing::Leading => "leading",
+            Spacing::Trailing => "trailing",
+            Spacing::Linspace => "linspace",
+            Spacing::Compvis => "compvis",
+            Spacing::KDiffusion => "k_diffusion",
+        }
+    }
+
+    /// The spacing of a `scheduler_config.json`'s `timestep_spacing`, or one of the two that diffusers does not have.
     pub fn parse(name: &str) -> Option<Spacing> {
         match name {
             "leading" => Some(Spacing::Leading),
             "trailing" => Some(Spacing::Trailing),
             "linspace" => Some(Spacing::Linspace),
+            "compvis" => Some(Spacing::Compvis),
+            "k_diffusion" => Some(Spacing::KDiffusion),
             _ => None,
         }
     }
 
-    /// `steps` descending timesteps of `train`; fractional for [`Spacing::Linspace`] (diffusers' Euler family).
+    /// How many steps are run when `steps` of `train` were asked for.
+    pub fn count(self, steps: usize, train: usize) -> usize {
+        match self {
+            Spacing::Compvis => train.div_ceil((train / steps.max(1)).max(1)),
+            _ => steps,
+        }
+    }
+
+    /// Descending timesteps of `train`, [`Spacing::count`] of them; fractional for [`Spacing::Linspace`] and
+    /// [`Spacing::KDiffusion`] (diffusers' Euler family).
     pub fn timesteps(self, steps: usize, train: usize, offset: usize) -> Vec<f64> {
         match self {
             Spacing::Leading => leading(steps, train / steps, offset).collect(),
             Spacing::Trailing => trailing(steps, train),
             Spacing::Linspace => linspace((train - 1) as f64, steps),
+            Spacing::Compvis => leading(self.count(steps, train), (train / steps).max(1), 1).collect(),
+            Spacing::KDiffusion => falling((train - 1) as f64, steps),
         }
     }
 
@@ -45,6 +75,7 @@ impl Spacing {
                 let grid = linspace((train - 1) as f64, steps + 1);
                 grid.into_iter().take(steps).map(f64::round_ties_even).collect()
             }
+            Spacing::Compvis | Spacing::KDiffusion => self.timesteps(steps, train, offset),
         }
     }
 }
@@ -65,4 +96,10 @@ fn trailing(steps: usize, train: usize) -> Vec<f64> {
 fn linspace(last: f64, count: usize) -> Vec<f64> {
     let stride = last / (count.max(2) - 1) as f64;
     (0..count).rev().map(|i| if i > 0 && i + 1 == count { last } else { i as f64 * stride }).collect()
+}
+
+/// torch's `linspace(last, 0, count)`; a single point is the first one.
+fn falling(last: f64, count: usize) -> Vec<f64> {
+    let gaps = (count.max(2) - 1) as f64;
+    (0..count).map(|i| last * ((gaps - i as f64) / gaps)).collect()
 }

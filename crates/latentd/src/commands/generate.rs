@@ -1,17 +1,21 @@
 //! `latentd generate`: one picture, in this process, by the way that every request goes: draft, check, queue, ticket.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use ldm_core::{Draft, Ending, Event, Failure, FailureKind, Output, Progress, Task, Violations};
+use ldm_core::{
+    Draft, Ending, Event, Failure, FailureKind, Library, Output, Progress, Prompting, Random, Rounding, Task, Tuning, Variation,
+    Violations,
+};
 use ldm_engine::{Limits, Service, Silent, Ticket};
-use ldm_http::{Encoding, Format, HttpLimits, read_picture, write_picture};
-use ldm_pipeline::{Device, DeviceExecutor, Dtype, LoadOptions, ModelSource};
+use ldm_http::{Encoding, Format, write_picture};
+use ldm_pipeline::{Device, DeviceExecutor, Dtype, EmaChoice, LoadOptions, ModelSource};
 
+use super::files;
 use crate::exit::Usage;
 use crate::telemetry;
 
@@ -22,12 +26,22 @@ const QUALITY: u8 = 90;
 #[derive(Debug, clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub(super) struct Args {
-    /// The model: a diffusers directory.
-    #[arg(long, value_name = "DIR", default_value = "assets/demo")]
+    /// The model: a diffusers directory, or a .safetensors file in the original layout.
+    #[arg(long, value_name = "DIR|FILE", default_value = "assets/demo")]
     model: PathBuf,
+    /// What describes a file: a published .yaml, a card's .toml, or the name of one of our cards; looked for beside the file.
+    #[arg(long, value_name = "FILE|NAME")]
+    config: Option<PathBuf>,
+    /// Which weights of a file's denoiser: auto, on (averaged) or off.
+    #[arg(long, default_value_t)]
+    ema: EmaChoice,
+    /// What to do: txt2img, img2img, inpaint, super-resolution, depth, unconditional, class, layout, semantic or rdm. Without it, what
+    /// the other flags ask for, or the first thing that the model does.
+    #[arg(long)]
+    task: Option<Task>,
     /// What the picture shall show.
     #[arg(long)]
-    prompt: String,
+    prompt: Option<String>,
     /// What it shall not show.
     #[arg(long)]
     negative_prompt: Option<String>,
@@ -61,6 +75,66 @@ pub(super) struct Args {
     /// A PNG, JPEG or WebP picture to start from.
     #[arg(long, value_name = "FILE")]
     init_image: Option<PathBuf>,
+    /// What to paint anew: a picture as large as --init-image, bright where it is painted.
+    #[arg(long, value_name = "FILE")]
+    mask: Option<PathBuf>,
+    /// The picture to enlarge.
+    #[arg(long, value_name = "FILE")]
+    lr_image: Option<PathBuf>,
+    /// Noise level that it is brought to, for models that were trained with one.
+    #[arg(long, value_name = "N")]
+    noise_level: Option<i64>,
+    /// Depths, bright where it is near.
+    #[arg(long, value_name = "FILE")]
+    depth: Option<PathBuf>,
+    /// A class of the model.
+    #[arg(long, value_name = "N")]
+    class: Option<i64>,
+    /// Boxes with labels: {"boxes": [{"label": 17, "bbox": [x, y, width, height]}]}, in fractions of the picture.
+    #[arg(long, value_name = "FILE")]
+    layout: Option<PathBuf>,
+    /// A map of classes, as grey levels.
+    #[arg(long, value_name = "FILE")]
+    semantic: Option<PathBuf>,
+    /// Embeddings of a prompt and its neighbours: [[number, ...], ...].
+    #[arg(long, value_name = "FILE")]
+    neighbors: Option<PathBuf>,
+    /// How prompts are read: weighted, as `(word:1.2)` in any length; or plain, cut where the text encoder ends.
+    #[arg(long, value_parser = prompting)]
+    prompting: Option<Prompting>,
+    /// Layers of the text encoder that are left out at its end.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    clip_skip: u32,
+    /// Share of a guided output that is rescaled, from 0 to 1.
+    #[arg(long, value_name = "PHI", default_value_t = 0.)]
+    guidance_rescale: f64,
+    /// Noise levels between which guidance applies.
+    #[arg(long, value_name = "SIGMA", num_args = 2)]
+    guidance_interval: Option<Vec<f64>>,
+    /// Whose random numbers: cpu, or gpu for those of torch on a graphics card.
+    #[arg(long, value_parser = random, default_value = "cpu")]
+    random: Random,
+    /// Whose habits where libraries differ: diffusers or k-diffusion.
+    #[arg(long, value_parser = library, default_value = "diffusers")]
+    library: Library,
+    /// Another seed that the first noise leans to, by --subseed-strength.
+    #[arg(long, value_name = "SEED", requires = "subseed_strength")]
+    subseed: Option<u64>,
+    /// How far it leans, from 0 to 1.
+    #[arg(long, value_name = "SHARE", requires = "subseed")]
+    subseed_strength: Option<f64>,
+    /// What is added to the seed for all noise but the first.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    eta_seed_delta: i64,
+    /// How numbers become bytes: round, or truncate as CompVis' scripts do. The model's own way when it is not given.
+    #[arg(long, value_parser = rounding)]
+    rounding: Option<Rounding>,
+    /// The finished latent as .npy or .safetensors, float32.
+    #[arg(long, value_name = "FILE")]
+    latents_out: Option<PathBuf>,
+    /// The picture before rounding as .npy or .safetensors, float32 in about [-1, 1].
+    #[arg(long, value_name = "FILE")]
+    image_out: Option<PathBuf>,
     /// Number format of the networks: f32, bf16 or f16.
     #[arg(long, default_value_t)]
     dtype: Dtype,
@@ -79,13 +153,30 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// The draft; the init image is read here.
+    /// The task that the flags ask for, if they do.
+    fn asked(&self) -> Option<Task> {
+        let by_flag = [
+            (self.class.is_some(), Task::Class),
+            (self.layout.is_some(), Task::Layout),
+            (self.semantic.is_some(), Task::Semantic),
+            (self.neighbors.is_some(), Task::Rdm),
+            (self.lr_image.is_some(), Task::SuperResolution),
+            (self.mask.is_some(), Task::Inpaint),
+            (self.depth.is_some(), Task::Depth),
+            (self.init_image.is_some(), Task::Img2Img),
+        ];
+        self.task.or_else(|| by_flag.into_iter().find(|(given, _)| *given).map(|(_, task)| task))
+    }
+
+    /// The draft; files are read here.
     fn draft(&self) -> Result<Draft> {
-        let init_image = self.init_image.as_deref().map(init_image).transpose()?;
-        let task = if init_image.is_some() { Task::Img2Img } else { Task::Txt2Img };
+        let file = |path: &Option<PathBuf>| path.clone();
+        let interval = self.guidance_interval.as_deref().map(|ends| (ends[0], ends[1]));
+        let variation = self.subseed.zip(self.subseed_strength).map(|(seed, strength)| Variation { seed, strength });
         Ok(Draft {
-            prompt: Some(self.prompt.clone()),
+            prompt: self.prompt.clone(),
             negative_prompt: self.negative_prompt.clone(),
+            prompting: self.prompting,
             width: self.width,
             height: self.height,
             steps: self.steps,
@@ -94,15 +185,34 @@ impl Args {
             guidance: self.guidance,
             eta: self.eta,
             seed: self.seed,
-            init_image,
+            rounding: self.rounding,
+            tuning: Tuning {
+                guidance_rescale: self.guidance_rescale,
+                guidance_interval: interval,
+                random: self.random,
+                library: self.library,
+                variation,
+                eta_seed_delta: self.eta_seed_delta,
+                clip_skip: self.clip_skip,
+            },
+            init_image: file(&self.init_image).map(|path| files::picture("init-image", &path)).transpose()?,
             strength: self.strength,
-            ..Draft::new(task)
+            mask: file(&self.mask).map(|path| files::plane("mask", &path)).transpose()?,
+            lr_image: file(&self.lr_image).map(|path| files::picture("lr-image", &path)).transpose()?,
+            noise_level: self.noise_level,
+            depth: file(&self.depth).map(|path| files::plane("depth", &path)).transpose()?,
+            class: self.class,
+            boxes: file(&self.layout).map(|path| files::boxes("layout", &path)).transpose()?,
+            semantic: file(&self.semantic).map(|path| files::plane("semantic", &path)).transpose()?,
+            neighbors: file(&self.neighbors).map(|path| files::embeddings("neighbors", &path)).transpose()?,
+            ..Draft::new(self.asked().unwrap_or(Task::Txt2Img))
         })
     }
 
     fn source(&self) -> ModelSource {
         let id = self.model.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
-        ModelSource { id: id.unwrap_or_else(|| "model".to_owned()), dir: self.model.clone() }
+        let id = id.unwrap_or_else(|| "model".to_owned());
+        ModelSource { config: self.config.clone(), ema: self.ema, ..ModelSource::new(id, &self.model) }
     }
 
     fn load_options(&self) -> LoadOptions {
@@ -121,6 +231,9 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
         return Err(Usage(format!("--out: there is no folder {}", folder.display())).into());
     }
+    for (flag, path) in [("latents-out", &args.latents_out), ("image-out", &args.image_out)] {
+        path.as_deref().map_or(Ok(()), |path| files::check_tensor_name(flag, path))?;
+    }
     let draft = args.draft()?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let began = Instant::now();
@@ -137,12 +250,27 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
 /// The picture's file, with what made it.
 async fn generate(args: &Args, draft: Draft, format: Format) -> Result<(Vec<u8>, Output)> {
     let (source, options) = (args.source(), args.load_options());
+    let outputs = [("latent", args.latents_out.clone()), ("image", args.image_out.clone())];
+    let unwritten = Arc::new(Mutex::new(None));
+    let failed = Arc::clone(&unwritten);
     let service = Service::start(Limits { queue: 1, running: 1 }, Arc::new(Silent), move || {
-        DeviceExecutor::load(&[source], &options).map_err(|error| Failure::new(FailureKind::Device, error.to_string()))
+        let executor = DeviceExecutor::load(&[source], &options);
+        let executor = executor.map_err(|error| Failure::new(FailureKind::Device, error.to_string()))?;
+        Ok(executor.watched(Box::new(move |latent, picture| {
+            for ((name, path), tensor) in outputs.iter().zip([latent, picture]) {
+                let Some(path) = path else { continue };
+                if let Err(error) = files::write_tensor(path, name, tensor) {
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{}: {error}", path.display()));
+                }
+            }
+        })))
     });
     let made = picture(args, draft, format, &service).await;
     // The device thread ends before the process does: libtorch must not go while it is used.
     service.drain(Duration::ZERO).await;
+    if let Some(message) = unwritten.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        bail!("{message}");
+    }
     made
 }
 
@@ -154,6 +282,15 @@ async fn picture(args: &Args, draft: Draft, format: Format, service: &Service) -
         Ok(catalogue) => catalogue,
         Err(reason) => bail!("{}: {reason}", args.model.display()),
     };
+    let mut draft = draft;
+    let tasks = &catalogue.models[0].tasks;
+    // What no flag asks for is the first thing that the model does.
+    if args.asked().is_none() && !tasks.contains(&draft.task) {
+        draft.task = tasks[0];
+    }
+    if draft.task == Task::Txt2Img && draft.prompt.is_none() {
+        return Err(Usage("--prompt: what shall the picture show?".to_owned()).into());
+    }
     let request = draft.check(&catalogue).map_err(|violations| Usage(lines(&violations)))?;
     let ticket = service.submit(request)?.pop().context("there is no ticket")?;
     let output = watched(ticket, &bar).await;
@@ -181,10 +318,32 @@ async fn watched(mut ticket: Ticket, bar: &ProgressBar) -> Result<Output> {
     bail!("the job was cancelled")
 }
 
-fn init_image(path: &Path) -> Result<ldm_core::Raster> {
-    let wrong = |message: String| Usage(format!("--init-image: {}: {message}", path.display()));
-    let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-    Ok(read_picture(&bytes, HttpLimits::default().pixels).map_err(|error| wrong(error.to_string()))?)
+/// One of the values that have a name.
+fn named<T: Copy>(text: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, String> {
+    let known = || all.iter().map(|&value| name(value)).collect::<Vec<_>>().join(" or ");
+    all.iter().copied().find(|&value| name(value) == text).ok_or_else(|| format!("it is {}", known()))
+}
+
+pub(super) fn rounding(text: &str) -> Result<Rounding, String> {
+    named(text, &Rounding::ALL, Rounding::name)
+}
+
+fn prompting(text: &str) -> Result<Prompting, String> {
+    named(text, &Prompting::ALL, Prompting::name)
+}
+
+fn random(text: &str) -> Result<Random, String> {
+    named(text, &[Random::Cpu, Random::Gpu], |random| match random {
+        Random::Cpu => "cpu",
+        Random::Gpu => "gpu",
+    })
+}
+
+fn library(text: &str) -> Result<Library, String> {
+    named(text, &[Library::Diffusers, Library::KDiffusion], |library| match library {
+        Library::Diffusers => "diffusers",
+        Library::KDiffusion => "k-diffusion",
+    })
 }
 
 /// Every violation, a line each: the flag, the limit, the value.

@@ -1,8 +1,11 @@
 //! The subcommands, one file each.
 
+mod convert;
 mod evaluate;
+mod files;
 mod generate;
 mod inspect;
+mod reconstruct;
 mod serve;
 mod train;
 
@@ -22,8 +25,12 @@ enum Command {
     Serve(serve::Args),
     /// Make one picture and write it to a file.
     Generate(Box<generate::Args>),
-    /// Say what a model's directory holds, and what is wrong with it.
+    /// Say what a model's files hold, and what is wrong with them.
     Inspect(inspect::Args),
+    /// Encode and decode a picture with a first stage alone.
+    Reconstruct(reconstruct::Args),
+    /// Turn a PyTorch checkpoint into safetensors, without running anything that is in it.
+    Convert(convert::Args),
     /// Train a model from scratch.
     Train(train::Args),
 }
@@ -35,6 +42,8 @@ impl Cli {
             Command::Serve(args) => serve::run(args),
             Command::Generate(args) => generate::run(*args),
             Command::Inspect(args) => inspect::run(&args),
+            Command::Reconstruct(args) => reconstruct::run(&args),
+            Command::Convert(args) => convert::run(&args),
             Command::Train(args) => train::run(&args),
         }
     }

@@ -13,7 +13,6 @@ mod sources;
 mod tests;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ldm_core::Bounds;
@@ -102,7 +101,7 @@ impl Default for Config {
             device: Placement { device: load.device, dtype: load.dtype, threads: small(load.threads.unwrap_or(0)) },
             limits: Limits { bounds: load.bounds, max_side: load.max_side.unwrap_or(0) },
             log: Log { format: Format::Text, filter: "info".to_owned() },
-            models: vec![ModelSource { id: "demo".to_owned(), dir: PathBuf::from("assets/demo") }],
+            models: vec![ModelSource::new("demo", "assets/demo")],
         }
     }
 }
@@ -129,6 +128,7 @@ impl Config {
             threads: (self.device.threads > 0).then_some(self.device.threads as usize),
             cache: self.engine.prompt_cache as usize,
             bounds: self.limits.bounds,
+            ..LoadOptions::default()
         }
     }
 

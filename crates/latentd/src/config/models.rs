@@ -1,7 +1,5 @@
 //! The list of models: `[[models]]` in the file, `id=dir,id2=dir2` elsewhere. A list replaces the whole list below it.
 
-use std::path::PathBuf;
-
 use ldm_pipeline::ModelSource;
 use toml::de::{DeArray, DeTable, DeValue};
 
@@ -12,7 +10,10 @@ use crate::nearest::nearest;
 /// The keys of a `[[models]]` entry, with their comments.
 pub(super) const KEYS: [(&str, &str); 2] = [
     ("id", "The name that requests use."),
-    ("path", "A diffusers directory; a relative path starts where the service was started."),
+    (
+        "path",
+        "A diffusers directory, or a .safetensors file in the original layout; a relative path starts where the service was started.",
+    ),
 ];
 
 const ENTRY: &str = "`[[models]]` with `id` and `path`";
@@ -51,7 +52,7 @@ fn from_table(start: usize, table: &DeTable<'_>, bad: &mut Vec<(usize, Problem)>
         }
     }
     match found {
-        [Some(id), Some(path)] => return Some(ModelSource { id: id.to_owned(), dir: PathBuf::from(path) }),
+        [Some(id), Some(path)] => return Some(ModelSource::new(id, path)),
         [id, _] if bad.len() == before => {
             let missing = if id.is_none() { "id" } else { "path" };
             bad.push((start, Problem::new(format!("`models.{missing}` is required in {ENTRY}"))));
@@ -67,7 +68,7 @@ pub(super) fn from_text(text: &str) -> Result<Vec<ModelSource>, Problem> {
     for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
         match entry.split_once('=') {
             Some((id, dir)) if !dir.trim().is_empty() => {
-                models.push(ModelSource { id: id.trim().to_owned(), dir: PathBuf::from(dir.trim()) });
+                models.push(ModelSource::new(id.trim(), dir.trim()));
             }
             _ => return Err(Problem::new(format!("a model must be {WRITTEN}, not {entry:?}"))),
         }

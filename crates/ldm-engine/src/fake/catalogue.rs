@@ -1,6 +1,8 @@
 //! What a fake executor offers: enough variety to test every rule that an edge reads from a catalogue.
 
-use ldm_core::{Alias, Bounds, BoxBounds, Catalogue, Conditions, Defaults, Model, NeighborBounds, Sampler, Sizes, Task};
+use ldm_core::{
+    Alias, Bounds, BoxBounds, Catalogue, Conditions, Defaults, Model, NeighborBounds, Rounding, Sampler, Sizes, Task,
+};
 
 pub(super) fn example() -> Catalogue {
     let model = Model {
@@ -17,6 +19,8 @@ pub(super) fn example() -> Catalogue {
             steps: 20,
             guidance: 7.5,
             strength: 0.75,
+            eta: 0.0,
+            rounding: Rounding::Round,
         },
         prompt_tokens: 75,
         conditions: Conditions {

@@ -115,6 +115,12 @@ impl Conv2d {
         Self::started(w, [output, input, size, size], Init::Constant(0.), 1, size / 2)
     }
 
+    /// 3×3, padded by 1, without a bias.
+    pub fn without_bias(w: &Weights, input: i64, output: i64, stride: i64) -> Self {
+        let weight = Filter::new(w, w.tensor("weight", &[output, input, 3, 3], Init::FanIn(input * 9)), stride, 1);
+        Self { weight, bias: Tensor::zeros([output], (w.kind(), w.device())), stride, padding: 1 }
+    }
+
     fn started(w: &Weights, shape: [i64; 4], init: Init, stride: i64, padding: i64) -> Self {
         let weight = Filter::new(w, w.tensor("weight", &shape, init), stride, padding);
         Self { weight, bias: w.tensor("bias", &shape[..1], init), stride, padding }

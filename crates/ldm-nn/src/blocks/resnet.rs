@@ -5,6 +5,23 @@ use tch::Tensor;
 use super::basic::{Conv2d, GroupNorm, Linear, silu};
 use crate::weights::Weights;
 
+/// What a [`ResnetBlock2D`] is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct ResnetConfig {
+    /// Channels in.
+    pub input: i64,
+    /// Channels out.
+    pub output: i64,
+    /// Width of the timestep embedding, `None` in an autoencoder.
+    pub time: Option<i64>,
+    /// Whether the timestep scales and shifts what the second norm gives, rather than being added before it.
+    pub scale_shift: bool,
+    /// Groups of both norms.
+    pub groups: i64,
+    /// ε of both norms.
+    pub eps: f64,
+}
+
 /// Norm, SiLU, convolution; the timestep; norm, SiLU, convolution; the skip.
 #[derive(Debug)]
 pub struct ResnetBlock2D {
@@ -14,30 +31,57 @@ pub struct ResnetBlock2D {
     norm2: GroupNorm,
     conv2: Conv2d,
     conv_shortcut: Option<Conv2d>,
+    scale_shift: bool,
 }
 
 impl ResnetBlock2D {
-    /// `time` is the width of the timestep embedding, `None` in an autoencoder.
+    /// `time` is the width of the timestep embedding, `None` in an autoencoder; it is added.
     pub fn new(w: &Weights, input: i64, output: i64, time: Option<i64>, groups: i64, eps: f64) -> Self {
+        Self::with(w, ResnetConfig { input, output, time, scale_shift: false, groups, eps })
+    }
+
+    /// See [`ResnetConfig`].
+    pub fn with(w: &Weights, config: ResnetConfig) -> Self {
+        let ResnetConfig { input, output, time, scale_shift, groups, eps } = config;
+        let embedded = if scale_shift { output * 2 } else { output };
         Self {
             norm1: GroupNorm::new(&w.sub("norm1"), groups, input, eps),
             conv1: Conv2d::new(&w.sub("conv1"), input, output, 3),
-            time_emb_proj: time.map(|time| Linear::new(&w.sub("time_emb_proj"), time, output)),
+            time_emb_proj: time.map(|time| Linear::new(&w.sub("time_emb_proj"), time, embedded)),
             norm2: GroupNorm::new(&w.sub("norm2"), groups, output, eps),
             conv2: Conv2d::zeroed(&w.sub("conv2"), output, output, 3),
             conv_shortcut: (input != output).then(|| Conv2d::new(&w.sub("conv_shortcut"), input, output, 1)),
+            scale_shift,
         }
     }
 
     /// `x` `[B, C, H, W]`, `time` = SiLU of the timestep embedding `[B, D]` → `[B, C', H, W]`.
     pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Tensor {
-        let mut h = self.conv1.forward(&silu(&self.norm1.forward(x)));
-        if let (Some(project), Some(time)) = (&self.time_emb_proj, time) {
-            h += project.forward(time).unsqueeze(-1).unsqueeze(-1); // [B, C', 1, 1]
-        }
-        let h = self.conv2.forward(&silu(&self.norm2.forward(&h)));
+        self.forward_through(x, time, Tensor::shallow_clone)
+    }
+
+    /// As [`forward`](Self::forward), with `resize` on both paths: on the main one before the first convolution.
+    pub fn forward_through(&self, x: &Tensor, time: Option<&Tensor>, resize: impl Fn(&Tensor) -> Tensor) -> Tensor {
+        let mut h = self.conv1.forward(&resize(&silu(&self.norm1.forward(x))));
+        let embedded = match (&self.time_emb_proj, time) {
+            (Some(project), Some(time)) => Some(project.forward(time).unsqueeze(-1).unsqueeze(-1)), // [B, C' or 2C', 1, 1]
+            _ => None,
+        };
+        let h = match embedded {
+            Some(embedded) if self.scale_shift => {
+                let scale_and_shift = embedded.chunk(2, 1);
+                self.norm2.forward(&h) * (&scale_and_shift[0] + 1.) + &scale_and_shift[1]
+            }
+            Some(embedded) => {
+                h += embedded;
+                self.norm2.forward(&h)
+            }
+            None => self.norm2.forward(&h),
+        };
+        let h = self.conv2.forward(&silu(&h));
+        let x = resize(x);
         match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x) + h,
+            Some(shortcut) => shortcut.forward(&x) + h,
             None => x + h,
         }
     }

@@ -78,6 +78,8 @@ impl FeedForward {
 struct TransformerBlock {
     norm1: LayerNorm,
     attn1: Attention,
+    /// Whether the first attention is to the pixels themselves; else it is to the context, as the second is.
+    self_attention: bool,
     norm2: LayerNorm,
     attn2: Attention,
     norm3: LayerNorm,
@@ -85,10 +87,12 @@ struct TransformerBlock {
 }
 
 impl TransformerBlock {
-    fn new(w: &Weights, width: i64, context: i64, heads: i64) -> Self {
+    fn new(w: &Weights, config: &Transformer2DConfig) -> Self {
+        let &Transformer2DConfig { channels: width, context, heads, self_attention, .. } = config;
         Self {
             norm1: LayerNorm::new(&w.sub("norm1"), width, 1e-5),
-            attn1: Attention::new(&w.sub("attn1"), width, width, heads),
+            attn1: Attention::new(&w.sub("attn1"), width, if self_attention { width } else { context }, heads),
+            self_attention,
             norm2: LayerNorm::new(&w.sub("norm2"), width, 1e-5),
             attn2: Attention::new(&w.sub("attn2"), width, context, heads),
             norm3: LayerNorm::new(&w.sub("norm3"), width, 1e-5),
@@ -96,10 +100,18 @@ impl TransformerBlock {
         }
     }
 
-    fn forward(&self, x: &Tensor, kv: &CrossKv) -> Tensor {
+    /// The attentions that see the context, in order.
+    fn cross(&self) -> impl Iterator<Item = &Attention> {
+        (!self.self_attention).then_some(&self.attn1).into_iter().chain([&self.attn2])
+    }
+
+    fn forward<'a>(&self, x: &Tensor, kv: &mut impl Iterator<Item = &'a CrossKv>) -> Tensor {
+        let mut next = || kv.next().expect("keys and values for every attention to the context");
         let h = self.norm1.forward(x);
-        let x = x + self.attn1.forward(&h, &self.attn1.cross_kv(&h));
-        let x = &x + self.attn2.forward(&self.norm2.forward(&x), kv);
+        let first =
+            if self.self_attention { self.attn1.forward(&h, &self.attn1.cross_kv(&h)) } else { self.attn1.forward(&h, next()) };
+        let x = x + first;
+        let x = &x + self.attn2.forward(&self.norm2.forward(&x), next());
         &x + self.ff.forward(&self.norm3.forward(&x))
     }
 }
@@ -147,6 +159,8 @@ pub struct Transformer2DConfig {
     pub groups: i64,
     /// Linear instead of 1×1 convolution.
     pub linear_projection: bool,
+    /// Whether the first attention of each block is to the pixels themselves; else it is to the context too.
+    pub self_attention: bool,
 }
 
 /// A transformer over the pixels of a feature map, attending to the context.
@@ -162,30 +176,29 @@ pub struct Transformer2D {
 impl Transformer2D {
     /// See [`Transformer2DConfig`].
     pub fn new(w: &Weights, config: Transformer2DConfig) -> Self {
-        let Transformer2DConfig { channels, context, heads, depth, groups, linear_projection } = config;
+        let Transformer2DConfig { channels, depth, groups, linear_projection, .. } = config;
         let blocks = w.sub("transformer_blocks");
         Self {
             norm: GroupNorm::new(&w.sub("norm"), groups, channels, 1e-6),
             proj_in: Projection::new(&w.sub("proj_in"), channels, linear_projection),
-            transformer_blocks: (0..depth).map(|i| TransformerBlock::new(&blocks.sub(i), channels, context, heads)).collect(),
+            transformer_blocks: (0..depth).map(|i| TransformerBlock::new(&blocks.sub(i), &config)).collect(),
             proj_out: Projection::zeroed(&w.sub("proj_out"), channels, linear_projection),
             layout: w.layout(),
         }
     }
 
-    /// Keys and values of every block for a context `[B, L, D]`.
+    /// Keys and values of every attention to the context `[B, L, D]`, in order.
     pub fn cross_kv(&self, context: &Tensor) -> impl Iterator<Item = CrossKv> {
-        self.transformer_blocks.iter().map(|block| block.attn2.cross_kv(context))
+        self.transformer_blocks.iter().flat_map(|block| block.cross()).map(|attention| attention.cross_kv(context))
     }
 
-    /// `[B, C, H, W]` → the same; takes one entry of `kv` per block.
+    /// `[B, C, H, W]` → the same; takes as many of `kv` as [`cross_kv`](Self::cross_kv) makes.
     pub fn forward<'a>(&self, x: &Tensor, kv: &mut impl Iterator<Item = &'a CrossKv>) -> Tensor {
         let (b, c, height, width) = x.size4().expect("a feature map has four dimensions");
         // On NHWC strides the way to tokens is a view; in NCHW it is a copy.
         let tokens = self.norm.forward(x).permute([0, 2, 3, 1]).reshape([b, height * width, c]); // [B, HW, C]
         let mut h = self.proj_in.forward(&tokens);
         for block in &self.transformer_blocks {
-            let kv = kv.next().expect("one entry of keys and values per block");
             h = block.forward(&h, kv);
         }
         let h = self.proj_out.forward(&h).view([b, height, width, c]).permute([0, 3, 1, 2]); // [B, C, H, W]

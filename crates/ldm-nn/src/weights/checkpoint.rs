@@ -113,7 +113,8 @@ impl Entry {
     }
 }
 
-/// The tensors of one module, by canonical name. They point into the mapped files, which stay mapped for the life of the process.
+/// The tensors of one module, by canonical name. A clone shares the maps. They point into the mapped files, which stay mapped for the life of the process.
+#[derive(Clone)]
 pub struct Checkpoint {
     entries: BTreeMap<String, Entry>,
 }
@@ -205,6 +206,12 @@ impl Checkpoint {
             }
         }
         Self { entries }
+    }
+
+    /// The tensors of both; of two with the same name, that of `other`.
+    pub fn joined(mut self, other: Self) -> Self {
+        self.entries.extend(other.entries);
+        self
     }
 
     /// Names in order.

@@ -60,6 +60,8 @@ pub struct Weights {
 pub struct Report {
     /// Parameters of the module.
     pub parameters: u64,
+    /// The tensors that they are in.
+    pub tensors: u64,
     /// Wanted, not there.
     pub missing: Vec<String>,
     /// There, not wanted.
@@ -166,7 +168,11 @@ impl Weights {
     pub fn tensor(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
         let source = &*self.source;
         let path = self.join(name);
-        source.report.borrow_mut().parameters += shape.iter().product::<i64>().unsigned_abs();
+        {
+            let mut report = source.report.borrow_mut();
+            report.parameters += shape.iter().product::<i64>().unsigned_abs();
+            report.tensors += 1;
+        }
         match &source.origin {
             Origin::Fresh(variables) => variables.borrow_mut().add(path, shape, init, source.device),
             Origin::Shapes => Tensor::zeros([1], (Kind::Float, Device::Cpu)).expand(shape, false),

@@ -37,6 +37,7 @@ impl Variables {
         let mut report = Report::default();
         for (name, variable) in self.iter() {
             report.parameters += variable.numel() as u64;
+            report.tensors += 1;
             match checkpoint.shape(name) {
                 None => report.missing.push(name.to_owned()),
                 Some(found) if found != variable.size() => {

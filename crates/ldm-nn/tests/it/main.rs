@@ -1,12 +1,17 @@
-//! The networks from outside: against diffusers and transformers (`tools/goldens/nn.py`), and what loading refuses.
+//! The networks from outside: against their references (`tools/goldens/nn.py`, `first_stages.py`), and what loading refuses.
 
 mod attention;
+mod conditioners;
 mod configs;
 mod context;
+mod first_stages;
 mod goldens;
 mod layers;
 mod loading;
 mod parity;
 mod precision;
+mod prompts;
+mod tiling;
 mod tokens;
 mod training;
+mod unets;

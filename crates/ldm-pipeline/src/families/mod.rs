@@ -1,19 +1,17 @@
-//! Model families: which networks a directory holds and how a request conditions them. One file each.
+//! Formats of models: which networks files hold and how they go together. One file each.
 
-mod stable_diffusion;
+mod directory;
+pub(crate) mod original;
 
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
-use ldm_core::{Failure, Task};
-use ldm_nn::AutoencoderKl;
-use ldm_sampler::SchedulerConfig;
+use ldm_nn::{FirstStageConfig, Layout};
 use serde::de::DeserializeOwned;
-use tch::{Kind, Tensor};
 
+use crate::blueprint::{Blueprint, Builder, Part, Site};
 use crate::catalogue::describe;
-use crate::conditioning::Conditioning;
 use crate::options::{LoadOptions, ModelSource};
+use crate::system::System;
 
 /// A model that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -79,85 +77,60 @@ pub enum ModelError {
     NoDevice(String),
 }
 
-/// A loaded model.
-pub(crate) struct Model {
-    pub(crate) about: ldm_core::Model,
-    pub(crate) vae: AutoencoderKl,
-    pub(crate) scheduler: SchedulerConfig,
-    pub(crate) denoiser: Box<dyn Denoiser>,
+/// Everything that is wrong with a model's files.
+#[derive(Debug, Default)]
+pub(crate) struct Problems(pub(crate) Vec<ModelError>);
+
+impl Problems {
+    /// The value, or none with its error kept.
+    pub(crate) fn keep<T>(&mut self, value: Result<T, ModelError>) -> Option<T> {
+        value.map_err(|error| self.0.push(error)).ok()
+    }
+
+    /// The same with several errors.
+    pub(crate) fn keep_all<T>(&mut self, value: Result<T, Vec<ModelError>>) -> Option<T> {
+        value.map_err(|errors| self.0.extend(errors)).ok()
+    }
 }
 
-/// What a family does with a request: the prompt becomes conditioning, noised latents become a prediction.
-pub(crate) trait Denoiser {
-    /// Conditioning of one prompt, `B` = 1.
-    fn condition(&mut self, prompt: &str) -> Result<Rc<Conditioning>, Failure>;
-
-    /// `[L, D]` of every conditioning.
-    fn tokens(&self) -> [u32; 2];
-
-    /// `x` float32 `[B, C, H, W]`, `t` float32 `[B]`, `conditioning` of `B` rows → float32 `[B, C, H, W]`.
-    fn forward(&self, x: &Tensor, t: &Tensor, conditioning: &Conditioning) -> Tensor;
+/// Reads what a source holds, whatever its format; every problem when there is any.
+pub(crate) fn read(source: &ModelSource) -> Result<Blueprint, Vec<ModelError>> {
+    if source.dir.is_file() {
+        return original::read(&source.dir, source.config.as_deref(), source.ema);
+    }
+    directory::read(&source.dir)
 }
 
-/// What a directory says of itself.
-#[derive(serde::Deserialize)]
-pub(crate) struct Index {
-    #[serde(rename = "_class_name")]
-    pub(crate) class_name: String,
+/// The family that a directory's index names, if it names a known one.
+pub(crate) fn family(dir: &Path) -> Option<String> {
+    directory::family(dir)
 }
 
-/// A family's entry in the registry.
-pub(crate) struct Family {
-    /// The name in catalogues.
-    pub(crate) name: &'static str,
-    /// `_class_name`s in `model_index.json` that it claims.
-    pub(crate) classes: &'static [&'static str],
-    /// What it can do.
-    pub(crate) tasks: &'static [Task],
-    /// Parts that it reads, in the order in which they run: directory, file stem of the weights (none for a tokenizer).
-    pub(crate) parts: &'static [(&'static str, Option<&'static str>)],
-    load: fn(&Path, &LoadOptions) -> Result<Loaded, ModelError>,
-}
-
-/// What a family's loader returns.
-pub(crate) struct Loaded {
-    pub(crate) vae: AutoencoderKl,
-    pub(crate) scheduler: crate::scheduler::Scheduler,
-    pub(crate) denoiser: Box<dyn Denoiser>,
-    pub(crate) parameters: u64,
-    /// Side of the latents that it was trained on.
-    pub(crate) latent_side: Option<i64>,
-    pub(crate) prompt_tokens: usize,
-}
-
-/// Every family.
-pub(crate) const FAMILIES: &[Family] = &[stable_diffusion::FAMILY];
-
-/// The family that claims `dir`.
-pub(crate) fn family_of(dir: &Path) -> Result<&'static Family, ModelError> {
-    let index: Index = read_json(&dir.join("model_index.json"))?;
-    FAMILIES.iter().find(|family| family.classes.contains(&index.class_name.as_str())).ok_or_else(|| ModelError::UnknownFamily {
-        dir: dir.to_owned(),
-        class: index.class_name,
-        known: FAMILIES.iter().flat_map(|family| family.classes).copied().collect::<Vec<_>>().join(", "),
-    })
+/// The first stage alone: of a file, of a pipeline's directory, or of an autoencoder's own directory.
+pub(crate) fn read_stage(model: &Path, config: Option<&Path>) -> Result<Part<FirstStageConfig>, ModelError> {
+    if model.is_file() { original::read_stage(model, config) } else { directory::read_stage(model) }
 }
 
 /// Loads the model.
-pub(crate) fn load(source: &ModelSource, options: &LoadOptions) -> Result<Model, ModelError> {
-    let family = family_of(&source.dir)?;
-    let card = crate::card::Card::read(&source.dir)?;
-    let loaded = (family.load)(&source.dir, options)?;
-    let about = describe(source, family, &card, &loaded, options)?;
-    Ok(Model { about, vae: loaded.vae, scheduler: loaded.scheduler.config, denoiser: loaded.denoiser })
+pub(crate) fn load(source: &ModelSource, options: &LoadOptions) -> Result<System, ModelError> {
+    let blueprint = read(source).map_err(|mut errors| errors.swap_remove(0))?;
+    let about = describe(source, &blueprint, options)?;
+    let site = Site { kind: Some(options.dtype.kind()), device: options.device.tch(), layout: Layout::ChannelsLast };
+    let mut builder = Builder::new(site);
+    let Blueprint { unet, stage, preview, conditioner, concat, scheduler, tile, .. } = blueprint;
+    let embeds_guidance = unet.config.guidance.is_some();
+    let conditioner = builder.conditioner(conditioner, options.cache);
+    let concat = builder.concat(concat);
+    let unet = builder.unet(unet);
+    let stage = builder.stage(stage);
+    let preview = preview.map(|preview| builder.stage(preview));
+    let parameters = builder.finish()?;
+    let about = ldm_core::Model { parameters, prompt_tokens: conditioner.prompt_tokens() as u32, ..about };
+    let scheduler = scheduler.config;
+    Ok(System { about, stage, preview, scheduler, unet, conditioner, concat, embeds_guidance, tile })
 }
 
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {
     let text = std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
     serde_json::from_slice(&text).map_err(|error| ModelError::Invalid { path: path.to_owned(), message: error.to_string() })
-}
-
-/// The dtype of the first stage: float32 where its configuration says that half precision overflows.
-pub(crate) fn vae_kind(kind: Kind, force_upcast: bool) -> Kind {
-    if force_upcast && kind == Kind::Half { Kind::Float } else { kind }
 }

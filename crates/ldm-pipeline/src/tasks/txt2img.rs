@@ -1,14 +1,10 @@
-//! A picture from a prompt: starts from noise alone.
+//! A picture from noise: what it shows is the conditioning's part.
 
-use ldm_core::Request;
-use ldm_nn::AutoencoderKl;
-use ldm_sampler::{NoiseSource, Plan};
 use tch::Tensor;
 
-use super::latent_shape;
-use crate::run::draw;
+use super::Bench;
 
 /// Scaled noise.
-pub(super) fn start(vae: &AutoencoderKl, request: &Request, plan: &Plan, noise: &mut NoiseSource) -> Tensor {
-    draw(noise, &latent_shape(vae, request), vae.device()) * plan.init_scale
+pub(super) fn start(bench: &mut Bench<'_>) -> Tensor {
+    bench.draw() * bench.plan.init_scale
 }

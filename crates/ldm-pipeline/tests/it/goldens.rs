@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ldm_core::{Draft, Raster, Task};
+use ldm_core::{Draft, Prompting, Raster, Task};
 use ldm_nn::Checkpoint;
 use serde::Deserialize;
 
@@ -50,6 +50,7 @@ impl Case {
             schedule: Some(self.schedule.clone()),
             guidance: Some(self.guidance),
             eta: Some(self.eta),
+            prompting: Some(Prompting::Plain),
             seed: Some(self.seed),
             strength: self.strength,
             init_image: self.init.as_ref().map(|name| picture(&directory().join("pipeline").join(name))),
@@ -91,10 +92,14 @@ fn compare(wanted: impl Fn(&Case) -> bool) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Samplers that diffusers' pipelines cannot run, or run on another schedule: `ldm-sampler` holds them against k-diffusion and the
+/// classes alone.
+const WITHOUT_A_PIPELINE: [&str; 4] = ["dpmpp_2s_a", "dpmpp_3m_sde", "ipndm", "ddim_inverse"];
+
 #[test]
 fn every_sampler_has_a_case() {
     let cases = cases();
-    for entry in ldm_sampler::entries() {
+    for entry in ldm_sampler::entries().iter().filter(|entry| !WITHOUT_A_PIPELINE.contains(&entry.name)) {
         for task in [Task::Txt2Img, Task::Img2Img] {
             let known = |case: &&Case| case.sampler == entry.name && case.init.is_some() == (task == Task::Img2Img);
             assert!(cases.iter().any(|case| known(&case)), "no case of {} {task}", entry.name);

@@ -5,3 +5,4 @@ mod goldens;
 mod models;
 mod repeating;
 mod rig;
+mod systems;

@@ -31,7 +31,7 @@ fn the_catalogue_describes_the_model() {
     let catalogue = device().catalogue();
     let model = &catalogue.models[0];
     assert_eq!((model.id.as_str(), model.dtype.as_str(), model.device.as_str()), ("tiny", "f32", "cpu"));
-    assert_eq!(model.tasks, [Task::Txt2Img, Task::Img2Img]);
+    assert_eq!(model.tasks, [Task::Txt2Img, Task::Img2Img, Task::Inpaint]);
     assert_eq!(model.parameters, inspect(&directory().join("tiny-sd")).parameters());
     assert_eq!((model.sizes.default, model.sizes.multiple), ((64, 64), 4));
     assert_eq!(model.defaults.sampler, "plms");
@@ -69,13 +69,13 @@ fn models_that_do_not_fit_are_refused_by_name() {
             edit(&dir.join("unet/config.json"), |config| config["cross_attention_dim"] = json!(48));
         }),
         ("channels", &["in_channels", "latent_channels"], |dir| {
-            edit(&dir.join("unet/config.json"), |config| config["in_channels"] = json!(9));
+            edit(&dir.join("unet/config.json"), |config| config["in_channels"] = json!(8));
         }),
         ("vocabulary", &["vocab_size"], |dir| {
             edit(&dir.join("text_encoder/config.json"), |config| config["vocab_size"] = json!(700));
         }),
         ("config", &["unet", "class_embed_type"], |dir| {
-            edit(&dir.join("unet/config.json"), |config| config["class_embed_type"] = json!("timestep"));
+            edit(&dir.join("unet/config.json"), |config| config["class_embed_type"] = json!("picture"));
         }),
         ("scheduler", &["beta_schedule", "sigmoid"], |dir| {
             edit(&dir.join("scheduler/scheduler_config.json"), |config| config["beta_schedule"] = json!("sigmoid"));
@@ -110,7 +110,7 @@ fn models_that_do_not_fit_are_refused_by_name() {
 
 #[test]
 fn sets_of_models_that_cannot_be_are_refused() {
-    let tiny = ModelSource { id: "tiny".into(), dir: directory().join("tiny-sd") };
+    let tiny = ModelSource::new("tiny", directory().join("tiny-sd"));
     let message = |sources: &[ModelSource], options: &LoadOptions| match DeviceExecutor::load(sources, options) {
         Ok(_) => panic!("taken"),
         Err(error) => error.to_string(),
@@ -127,7 +127,7 @@ fn several_models_serve_side_by_side() {
     edit_weights(&dir.join("unet/diffusion_pytorch_model.safetensors"), |name, tensor| {
         Some(if name == "conv_out.bias" { tensor + 0.5 } else { tensor })
     });
-    let sources = [("tiny", directory().join("tiny-sd")), ("other", dir)].map(|(id, dir)| ModelSource { id: id.into(), dir });
+    let sources = [("tiny", directory().join("tiny-sd")), ("other", dir)].map(|(id, dir)| ModelSource::new(id, dir));
     let mut both = DeviceExecutor::load(&sources, &options()).expect("they load");
     let of = |model: &str| Draft { model: Some(model.into()), ..draft("a photo of a cat") };
     let (tiny, other) = (request(&both, of("tiny")), request(&both, of("other")));
@@ -160,10 +160,10 @@ fn pictures_that_are_not_finite_are_failures() {
 fn inspection_finds_what_loading_would() {
     let whole = inspect(&directory().join("tiny-sd"));
     assert_eq!(whole.problems, [""; 0]);
-    assert_eq!(whole.tasks, [Task::Txt2Img, Task::Img2Img]);
+    assert_eq!(whole.tasks, [Task::Txt2Img, Task::Img2Img, Task::Inpaint]);
     let names: Vec<_> = whole.parts.iter().map(|part| part.name.as_str()).collect();
-    assert_eq!(names, ["tokenizer", "text_encoder", "unet", "vae"]);
-    assert!(whole.parts[1..].iter().all(|part| part.dtype.as_deref() == Some("f16") && part.parameters > Some(10_000)));
+    assert_eq!(names, ["text_encoder", "unet", "vae"]);
+    assert!(whole.parts.iter().all(|part| part.dtype.as_deref() == Some("f16") && part.parameters > Some(10_000)));
 
     let dir = copy_of_the_model("inspected");
     std::fs::remove_file(dir.join("vae/diffusion_pytorch_model.safetensors")).expect("a file");

@@ -1,6 +1,6 @@
 //! The same request gives the same picture, today and after others; other requests give others.
 
-use ldm_core::{Draft, FailureKind, Raster, Task};
+use ldm_core::{Draft, FailureKind, Prompting, Raster, Task};
 use ldm_engine::Executor;
 use ldm_pipeline::{Dtype, LoadOptions};
 
@@ -49,11 +49,11 @@ fn a_prompt_encoded_before_gives_the_same_picture() {
 }
 
 #[test]
-fn prompts_longer_than_the_text_encoder_reads_are_cut() {
+fn plain_prompts_longer_than_the_text_encoder_reads_are_cut() {
     let mut device = device();
     let prompt_tokens = device.catalogue().models[0].prompt_tokens as usize;
     assert_eq!(prompt_tokens, 75);
-    let mut of = |prompt: &str| draw(&mut device, draft(prompt));
+    let mut of = |prompt: &str| draw(&mut device, Draft { prompting: Some(Prompting::Plain), ..draft(prompt) });
     // One token per word.
     let full = "a ".repeat(prompt_tokens);
     assert!(of(&full) == of(&format!("{full} cat and whatever else")), "what is cut off has no part");
@@ -61,6 +61,21 @@ fn prompts_longer_than_the_text_encoder_reads_are_cut() {
     assert!(of(&full) != of(&format!("{short} cat")), "the last token that fits has");
     let huge = "cat ".repeat(1000);
     assert!(of(&huge[..3999]) == of(&huge[..400]));
+}
+
+#[test]
+fn weighted_prompts_have_weights_and_any_length() {
+    let mut device = device();
+    let mut of = |prompt: &str| draw(&mut device, draft(prompt));
+    let plain = of("a red square");
+    assert!(of("a (red:1.0) square") == plain, "a weight of 1 is none");
+    assert!(of("a (red:1.5) square") != plain);
+    assert!(of(r"a \(red\) square") != plain, "escaped brackets are text");
+    // One token per word: the second chunk has a part, whichever row is longer.
+    let full = "a ".repeat(75);
+    assert!(of(&full) != of(&format!("{full} cat")));
+    let negative = |negative: &str| Draft { negative_prompt: Some(negative.into()), ..draft("a red square") };
+    assert!(draw(&mut device, negative(&full)) != draw(&mut device, negative(&format!("{full} cat"))));
 }
 
 #[test]

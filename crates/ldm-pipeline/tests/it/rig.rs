@@ -16,7 +16,7 @@ pub(crate) fn directory() -> PathBuf {
 }
 
 pub(crate) fn load(dir: &Path, options: &LoadOptions) -> Result<DeviceExecutor, ModelError> {
-    DeviceExecutor::load(&[ModelSource { id: "tiny".into(), dir: dir.to_owned() }], options)
+    DeviceExecutor::load(&[ModelSource::new("tiny", dir)], options)
 }
 
 /// One thread: tests run side by side already.

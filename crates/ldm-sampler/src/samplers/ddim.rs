@@ -3,7 +3,7 @@
 use super::clean;
 use crate::form::Form;
 use crate::spec::Problem;
-use crate::{Plan, PlanError, Step};
+use crate::{Plan, PlanError, Spacing, Step};
 
 pub(crate) fn plan(problem: &Problem<'_>) -> Result<Plan, PlanError> {
     let timesteps = problem.whole_timesteps();
@@ -24,9 +24,14 @@ pub(crate) fn plan(problem: &Problem<'_>) -> Result<Plan, PlanError> {
         let noise = problem.eta > 0.0;
         let update = if noise { next + sigma * &z } else { next };
         let eval = clean(problem.config.prediction, t as f64, a);
-        steps.push(Step { eval, update: vec![update.into(0)], noise, index });
+        steps.push(Step::new(index, eval, vec![update.into(0)]).drawing(noise));
     }
-    let a = problem.alpha_bar(timesteps[problem.skip])?;
+    // CompVis' img2img adds the noise of the level above the one it begins at.
+    let above = match problem.spacing {
+        Spacing::Compvis => problem.skip.saturating_sub(1),
+        _ => problem.skip,
+    };
+    let a = problem.alpha_bar(timesteps[above])?;
     let start = (a.sqrt(), (1.0 - a).sqrt());
-    Ok(Plan { init_scale: 1.0, registers: 1, final_scale: 1.0, count: problem.count(), start, steps })
+    Ok(problem.plan(1.0, 1, start, steps))
 }

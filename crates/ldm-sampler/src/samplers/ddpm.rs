@@ -22,9 +22,9 @@ pub(crate) fn plan(problem: &Problem<'_>) -> Result<Plan, PlanError> {
         let noise = t > 0;
         let update = if noise { mean + variance.sqrt() * &z } else { mean };
         let eval = clean(problem.config.prediction, t as f64, a);
-        steps.push(Step { eval, update: vec![update.into(0)], noise, index });
+        steps.push(Step::new(index, eval, vec![update.into(0)]).drawing(noise));
     }
     let a = problem.alpha_bar(timesteps[problem.skip])?;
     let start = (a.sqrt(), (1.0 - a).sqrt());
-    Ok(Plan { init_scale: 1.0, registers: 1, final_scale: 1.0, count: problem.count(), start, steps })
+    Ok(problem.plan(1.0, 1, start, steps))
 }

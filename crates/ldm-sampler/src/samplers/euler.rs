@@ -2,12 +2,12 @@
 
 use super::slope;
 use crate::form::Form;
-use crate::sigmas::ode_grid;
+use crate::sigmas::{Whole, ode_grid};
 use crate::spec::Problem;
 use crate::{FinalSigma, Plan, PlanError, Step};
 
 pub(crate) fn plan(problem: &Problem<'_>) -> Result<Plan, PlanError> {
-    let mut grid = ode_grid(problem);
+    let mut grid = ode_grid(problem, Whole::Fractional);
     if problem.config.final_sigma == FinalSigma::SigmaMin {
         grid.sigmas[problem.steps] = problem.noise.sigmas()[0];
     }
@@ -16,14 +16,9 @@ pub(crate) fn plan(problem: &Problem<'_>) -> Result<Plan, PlanError> {
         let (sigma, next) = (grid.sigmas[i], grid.sigmas[i + 1]);
         let eval = slope(problem.config.prediction, grid.timesteps[i], sigma);
         let update = 1.0 * &x + (next - sigma) * &d;
-        Step { eval, update: vec![update.into(0)], noise: false, index: i - problem.skip }
+        Step::new(i - problem.skip, eval, vec![update.into(0)])
     };
-    Ok(Plan {
-        init_scale: grid.init_scale,
-        registers: 1,
-        final_scale: 1.0,
-        count: problem.count(),
-        start: (1.0, grid.sigmas[problem.skip]),
-        steps: (problem.skip..problem.steps).map(step).collect(),
-    })
+    let start = (1.0, grid.sigmas[problem.skip]);
+    let steps = (problem.skip..problem.steps).map(step).collect();
+    Ok(problem.plan(grid.init_scale, 1, start, steps))
 }

@@ -2,7 +2,7 @@
 
 use super::slope;
 use crate::form::Form;
-use crate::sigmas::ode_grid;
+use crate::sigmas::{Whole, ode_grid};
 use crate::spec::Problem;
 use crate::{Plan, PlanError, Step};
 
@@ -12,7 +12,7 @@ const BASE: usize = 1;
 const SLOPE: usize = 2;
 
 pub(crate) fn plan(problem: &Problem<'_>) -> Result<Plan, PlanError> {
-    let grid = ode_grid(problem);
+    let grid = ode_grid(problem, Whole::Fractional);
     let prediction = problem.config.prediction;
     let (x, base, first, d) = (Form::register(0), Form::register(BASE), Form::register(SLOPE), Form::estimate());
     let mut steps = Vec::with_capacity(2 * problem.count());
@@ -23,20 +23,14 @@ pub(crate) fn plan(problem: &Problem<'_>) -> Result<Plan, PlanError> {
         let last = next == 0.0;
         let kept = if last { vec![] } else { vec![x.clone().into(BASE), d.clone().into(SLOPE)] };
         let update = std::iter::once(predictor.into(0)).chain(kept).collect();
-        steps.push(Step { eval, update, noise: false, index });
+        steps.push(Step::new(index, eval, update));
         if !last {
             let half = (next - sigma) / 2.0;
             let corrector = 1.0 * &base + half * &first + half * &d;
             let eval = slope(prediction, grid.timesteps[i + 1], next);
-            steps.push(Step { eval, update: vec![corrector.into(0)], noise: false, index });
+            steps.push(Step::new(index, eval, vec![corrector.into(0)]));
         }
     }
-    Ok(Plan {
-        init_scale: grid.init_scale,
-        registers: 3,
-        final_scale: 1.0,
-        count: problem.count(),
-        start: (1.0, grid.sigmas[problem.skip]),
-        steps,
-    })
+    let start = (1.0, grid.sigmas[problem.skip]);
+    Ok(problem.plan(grid.init_scale, 3, start, steps))
 }

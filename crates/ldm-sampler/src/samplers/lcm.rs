@@ -1,6 +1,6 @@
 //! LCM: multistep consistency sampling (Luo et al. 2023, algorithm 3; Song et al. 2023, algorithm 1).
 
-use super::clean;
+use super::{clean, distilled_timesteps};
 use crate::form::Form;
 use crate::spec::Problem;
 use crate::{Plan, PlanError, Step};
@@ -9,7 +9,7 @@ use crate::{Plan, PlanError, Step};
 const SIGMA_DATA: f64 = 0.5;
 
 pub(crate) fn plan(problem: &Problem<'_>) -> Result<Plan, PlanError> {
-    let timesteps = timesteps(problem)?;
+    let timesteps = distilled_timesteps(problem)?;
     let scaling = problem.config.timestep_scaling.unwrap_or(10.0);
     let (x, x0, z) = (Form::register(0), Form::estimate(), Form::noise());
     let mut steps = Vec::with_capacity(problem.count());
@@ -27,20 +27,9 @@ pub(crate) fn plan(problem: &Problem<'_>) -> Result<Plan, PlanError> {
         };
         let mut eval = clean(problem.config.prediction, t as f64, a);
         eval.denoised = (c_skip, c_out);
-        steps.push(Step { eval, update: vec![update.into(0)], noise, index });
+        steps.push(Step::new(index, eval, vec![update.into(0)]).drawing(noise));
     }
     let a = problem.alpha_bar(timesteps[problem.skip])?;
     let start = (a.sqrt(), (1.0 - a).sqrt());
-    Ok(Plan { init_scale: 1.0, registers: 1, final_scale: 1.0, count: problem.count(), start, steps })
-}
-
-/// Evenly spread choices from the timesteps of distillation; spacing and offset have no say.
-fn timesteps(problem: &Problem<'_>) -> Result<Vec<usize>, PlanError> {
-    let original = problem.config.original_inference_steps.unwrap_or(50).min(problem.train());
-    if problem.steps > original {
-        return Err(PlanError::TooManySteps { steps: problem.steps, limit: original });
-    }
-    let every = problem.train() / original;
-    let stride = original as f64 / problem.steps as f64;
-    Ok((0..problem.steps).map(|i| (original - (i as f64 * stride) as usize) * every - 1).collect())
+    Ok(problem.plan(1.0, 1, start, steps))
 }

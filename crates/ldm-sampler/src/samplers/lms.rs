@@ -2,14 +2,14 @@
 
 use super::slope;
 use crate::form::Form;
-use crate::sigmas::ode_grid;
+use crate::sigmas::{Whole, ode_grid};
 use crate::spec::Problem;
 use crate::{Plan, PlanError, Step};
 
 const ORDER: usize = 4;
 
 pub(crate) fn plan(problem: &Problem<'_>) -> Result<Plan, PlanError> {
-    let grid = ode_grid(problem);
+    let grid = ode_grid(problem, Whole::Fractional);
     let x = Form::register(0);
     // Slopes by age: the present one, then the history, newest first.
     let d: Vec<Form> = std::iter::once(Form::estimate()).chain((1..ORDER).map(Form::register)).collect();
@@ -22,16 +22,11 @@ pub(crate) fn plan(problem: &Problem<'_>) -> Result<Plan, PlanError> {
         let history = (0..known.min(ORDER - 1)).map(|age| d[age].clone().into(age + 1));
         let update = std::iter::once(next.into(0)).chain(history).collect();
         let eval = slope(problem.config.prediction, grid.timesteps[i], grid.sigmas[i]);
-        Step { eval, update, noise: false, index: i - problem.skip }
+        Step::new(i - problem.skip, eval, update)
     };
-    Ok(Plan {
-        init_scale: grid.init_scale,
-        registers: ORDER,
-        final_scale: 1.0,
-        count: problem.count(),
-        start: (1.0, grid.sigmas[problem.skip]),
-        steps: (problem.skip..problem.steps).map(step).collect(),
-    })
+    let start = (1.0, grid.sigmas[problem.skip]);
+    let steps = (problem.skip..problem.steps).map(step).collect();
+    Ok(problem.plan(grid.init_scale, ORDER, start, steps))
 }
 
 /// The integral of the Lagrange polynomial of the slope of some age over the step: a cubic at most, so that two Gauss

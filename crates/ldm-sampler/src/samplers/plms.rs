@@ -2,7 +2,7 @@
 
 use crate::form::Form;
 use crate::spec::Problem;
-use crate::{Eval, Plan, PlanError, Prediction, Step};
+use crate::{Eval, Plan, PlanError, Prediction, Spacing, Step};
 
 /// Where the latent before the first step is kept while the second evaluation looks ahead.
 const ORIGIN: usize = 1;
@@ -12,7 +12,7 @@ const HISTORY: [usize; 3] = [2, 3, 4];
 pub(crate) fn plan(problem: &Problem<'_>) -> Result<Plan, PlanError> {
     let prediction = problem.config.prediction;
     let stride = problem.stride();
-    let timesteps = visited(problem.whole_timesteps());
+    let timesteps = visited(problem);
     let visited = &timesteps[problem.skip..];
     let x = Form::register(0);
     let e: Vec<Form> = std::iter::once(Form::estimate()).chain(HISTORY.map(Form::register)).collect();
@@ -22,7 +22,8 @@ pub(crate) fn plan(problem: &Problem<'_>) -> Result<Plan, PlanError> {
         // img2img run starts behind the repeated timestep, where diffusers repeats a step all the same and goes on one
         // level too low; so do we.
         let (base, from, to) = match counter {
-            1 => (Form::register(ORIGIN), t + stride, Some(t)),
+            1 if problem.steps > 1 => (Form::register(ORIGIN), t + stride, Some(t)),
+            1 => (Form::register(ORIGIN), t, t.checked_sub(stride)),
             _ => (x.clone(), t, t.checked_sub(stride)),
         };
         let output = match counter {
@@ -54,18 +55,21 @@ pub(crate) fn plan(problem: &Problem<'_>) -> Result<Plan, PlanError> {
             update.extend((0..=oldest).map(|age| e[age].clone().into(HISTORY[age])));
         }
         let index = counter.saturating_sub(1).min(problem.count() - 1);
-        steps.push(Step { eval: eval(prediction, t, problem.alpha_bar(t)?), update, noise: false, index });
+        steps.push(Step::new(index, eval(prediction, t, problem.alpha_bar(t)?), update));
     }
     let a = problem.alpha_bar(visited[0])?;
     let start = (a.sqrt(), (1.0 - a).sqrt());
     let registers = 2 + HISTORY.len();
-    Ok(Plan { init_scale: 1.0, registers, final_scale: 1.0, count: problem.count(), start, steps })
+    Ok(problem.plan(1.0, registers, start, steps))
 }
 
-/// The timesteps with the second one repeated.
-fn visited(mut timesteps: Vec<usize>) -> Vec<usize> {
-    if let Some(&second) = timesteps.get(1) {
-        timesteps.insert(1, second);
+/// The timesteps with the second one repeated. Of a single one, CompVis repeats the first.
+fn visited(problem: &Problem<'_>) -> Vec<usize> {
+    let mut timesteps = problem.whole_timesteps();
+    match (timesteps.get(1), problem.spacing) {
+        (Some(&second), _) => timesteps.insert(1, second),
+        (None, Spacing::Compvis) => timesteps.push(timesteps[0]),
+        (None, _) => {}
     }
     timesteps
 }

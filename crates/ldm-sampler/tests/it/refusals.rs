@@ -1,7 +1,8 @@
 //! What is refused, and by which name.
 
 use ldm_sampler::{
-    PlanError, PlanSpec, Prediction, Sampler, ScheduleConfig, SchedulerConfig, SigmaSchedule, Spacing, entries, plan,
+    FinalSigma, PlanError, PlanSpec, Prediction, Sampler, ScheduleConfig, SchedulerConfig, SigmaSchedule, SolverConfig, Spacing,
+    Variant, entries, plan,
 };
 
 fn refusal(config: &SchedulerConfig, spec: &PlanSpec) -> PlanError {
@@ -36,6 +37,67 @@ fn requests() {
 }
 
 #[test]
+fn settings() {
+    let sd = SchedulerConfig::stable_diffusion;
+    let with = |order, lower_order_final| SchedulerConfig {
+        solver: SolverConfig { order, lower_order_final, ..SolverConfig::default() },
+        ..sd()
+    };
+    for sampler in [Sampler::Dpmpp2m, Sampler::Dpmpp2mSde, Sampler::Unipc, Sampler::Deis] {
+        let spec = PlanSpec::new(sampler, 20);
+        for order in [0, 4, usize::MAX] {
+            assert_eq!(refusal(&with(order, true), &spec), PlanError::SolverOrderUnsupported { sampler, order });
+        }
+        assert!((1..=3).all(|order| plan(&with(order, true), &spec).is_ok()));
+    }
+    assert!(plan(&with(4, true), &PlanSpec::new(Sampler::Euler, 20)).is_ok(), "Euler has no order to set");
+    let unipc = PlanSpec::new(Sampler::Unipc, 20);
+    assert!(matches!(refusal(&with(2, false), &unipc), PlanError::InvalidSetting { setting: "lower_order_final", .. }));
+    assert!(plan(&SchedulerConfig { final_sigma: FinalSigma::SigmaMin, ..with(2, false) }, &unipc).is_ok());
+    for end in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let low = SchedulerConfig { sigma_min: Some(end), ..sd() };
+        assert!(matches!(refusal(&low, &unipc), PlanError::InvalidSetting { setting: "sigma_min", .. }), "{end}");
+        let high = SchedulerConfig { sigma_max: Some(end), ..sd() };
+        assert!(matches!(refusal(&high, &unipc), PlanError::InvalidSetting { setting: "sigma_max", .. }), "{end}");
+    }
+    let crossed = SchedulerConfig { sigma_min: Some(2.0), sigma_max: Some(1.0), ..sd() };
+    assert!(matches!(refusal(&crossed, &unipc), PlanError::InvalidSetting { setting: "sigma_max", value: 1.0, .. }));
+    let clean = SchedulerConfig { prediction: Prediction::Sample, set_alpha_to_one: Some(true), ..sd() };
+    let inverse = PlanSpec::new(Sampler::DdimInverse, 20);
+    assert_eq!(refusal(&clean, &inverse), PlanError::NoiseUndefined { timestep: 1 });
+}
+
+#[test]
+fn spacings() {
+    let sd = SchedulerConfig::stable_diffusion;
+    let all = [Spacing::Leading, Spacing::Trailing, Spacing::Linspace, Spacing::Compvis, Spacing::KDiffusion];
+    for spacing in all {
+        assert_eq!(Spacing::parse(spacing.name()), Some(spacing));
+        for entry in entries() {
+            let sampler = entry.sampler;
+            let asked = PlanSpec { spacing: Some(spacing), ..PlanSpec::new(sampler, 20) };
+            let habit = SchedulerConfig { timestep_spacing: Some(spacing), ..sd() };
+            let by_habit = plan(&habit, &PlanSpec::new(sampler, 20));
+            if entry.spacings.contains(&spacing) {
+                assert_eq!(plan(&sd(), &asked), by_habit, "{} {spacing:?}", entry.name);
+                continue;
+            }
+            assert_eq!(refusal(&sd(), &asked), PlanError::SpacingUnsupported { sampler, spacing });
+            // A model's CompVis habit leaves the other samplers as they are.
+            let own = matches!(spacing, Spacing::Compvis | Spacing::KDiffusion);
+            assert_eq!(by_habit.is_ok(), own, "{} {spacing:?}", entry.name);
+            assert!(!own || by_habit == plan(&sd(), &PlanSpec::new(sampler, 20)));
+        }
+    }
+    // Steps that do not divide 1000 become more, and more than 500 would begin beyond training.
+    let compvis = |steps| PlanSpec { spacing: Some(Spacing::Compvis), ..PlanSpec::new(Sampler::Ddim, steps) };
+    for (asked, run) in [(400, 500), (150, 167), (30, 31), (7, 8), (50, 50)] {
+        assert_eq!(plan(&sd(), &compvis(asked)).expect("a plan").count, run);
+    }
+    assert_eq!(refusal(&sd(), &compvis(501)), PlanError::TimestepBeyondTraining { timestep: 1000, last: 999 });
+}
+
+#[test]
 fn schedules() {
     let ddim = PlanSpec::new(Sampler::Ddim, 20);
     let with = |schedule| SchedulerConfig { schedule, ..SchedulerConfig::default() };
@@ -61,18 +123,22 @@ fn schedules() {
 #[test]
 fn nothing_panics() {
     for entry in entries() {
-        for spacing in [Spacing::Leading, Spacing::Trailing, Spacing::Linspace] {
+        for spacing in [Spacing::Leading, Spacing::Trailing, Spacing::Linspace, Spacing::Compvis, Spacing::KDiffusion] {
             for train in [2, 10, 50, 1000] {
                 for steps in [1, 2, 3, 9, 10, 49, 50, 61, 333, 500, 501, 999, 1000] {
                     for strength in [None, Some(0.1), Some(0.77)] {
                         for (offset, schedule) in entry.schedules.iter().enumerate() {
+                            let variant = match steps % 2 {
+                                0 => Variant::DIFFUSERS,
+                                _ => Variant { discard_next_to_last_sigma: true, ..Variant::K_DIFFUSION },
+                            };
                             let config = SchedulerConfig {
                                 schedule: ScheduleConfig { num_train_timesteps: train, ..ScheduleConfig::default() },
                                 timestep_spacing: Some(spacing),
                                 steps_offset: offset,
                                 ..SchedulerConfig::default()
                             };
-                            let spec = PlanSpec { schedule: *schedule, strength, ..PlanSpec::new(entry.sampler, steps) };
+                            let spec = PlanSpec { schedule: *schedule, strength, variant, ..PlanSpec::new(entry.sampler, steps) };
                             if let Ok(plan) = plan(&config, &spec) {
                                 assert!(plan.is_sound(), "{} {spec:?} {config:?}", entry.name);
                             }

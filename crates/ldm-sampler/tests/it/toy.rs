@@ -13,7 +13,7 @@ pub(crate) fn network(x: &[f64], t: f64) -> Vec<f64> {
 /// Runs a plan on the toy, with `torch.randn` of seed 7 where it asks for noise.
 pub(crate) fn run(plan: &Plan, latent: &[f64]) -> Vec<f64> {
     let mut source = NoiseSource::new(7);
-    plan.run(latent, |n| source.normal(n).into_iter().map(f64::from).collect(), network)
+    plan.run_with(latent, |step, n| source.for_step(step, n).into_iter().map(f64::from).collect(), network)
 }
 
 pub(crate) fn txt2img(plan: &Plan) -> Vec<f64> {

@@ -1,0 +1,269 @@
+//! What a model is made of, read and checked but not built: the same for every format, so that serving and inspecting agree.
+
+use std::num::NonZeroUsize;
+
+use ldm_core::{Conditions, Rounding, Task};
+use ldm_nn::conditioners::{
+    BertTokenizer, ClassEmbedder, ClassEmbedderConfig, Inversions, LayoutConfig, LdmBertConfig, LdmBertModel, SpatialRescaler,
+    SpatialRescalerConfig,
+};
+use ldm_nn::{
+    Architecture, Checkpoint, ClipTextConfig, ClipTextModel, ClipTokenizer, FirstStage, FirstStageConfig, Layout, Readout,
+    Report, UNet, Weights,
+};
+use lru::LruCache;
+use tch::{Device, Kind};
+
+use crate::conditioner::{Bert, Boxes, Classes, Conditioner, Encoder, Neighbors, Numbers, Text, TextPair, Unconditioned};
+use crate::families::ModelError;
+use crate::scheduler::Scheduler;
+use crate::system::Concat;
+
+/// A network with where its parameters come from.
+pub(crate) struct Part<C> {
+    /// Its name: a directory's, or the prefix in a file.
+    pub(crate) name: &'static str,
+    /// The class of the network, as its authors call it.
+    pub(crate) class: &'static str,
+    pub(crate) config: C,
+    /// Under canonical names.
+    pub(crate) checkpoint: Checkpoint,
+}
+
+/// A CLIP text encoder with its tokenizer.
+pub(crate) struct TextPart {
+    pub(crate) tokenizer: ClipTokenizer,
+    pub(crate) network: Part<ClipTextConfig>,
+    pub(crate) readout: Readout,
+}
+
+/// What makes conditioning.
+#[expect(clippy::large_enum_variant, reason = "there is one for each model, and it is taken apart at once")]
+pub(crate) enum ConditionerPlan {
+    None,
+    Text(TextPart),
+    TextPair { first: Option<TextPart>, second: TextPart, numbers: Numbers, zeros_for_empty: bool },
+    Bert { tokenizer: BertTokenizer, network: Part<LdmBertConfig> },
+    Class { network: Part<ClassEmbedderConfig>, none: Option<i64> },
+    Layout { layout: LayoutConfig, network: Part<LdmBertConfig> },
+    Neighbors { width: i64 },
+}
+
+/// What lies beside the latent.
+pub(crate) enum ConcatPlan {
+    None,
+    MaskedMask,
+    MaskMasked,
+    LowResolution,
+    /// ᾱ of the small picture's own schedule.
+    NoisedLowResolution(Vec<f64>),
+    Depth,
+    Semantic(Part<SpatialRescalerConfig>),
+}
+
+/// How a model is served when a request does not say; `None` leaves it to the scheduler's configuration and the family's habits.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Habits {
+    pub(crate) sampler: Option<String>,
+    pub(crate) steps: Option<u32>,
+    pub(crate) guidance: Option<f64>,
+    pub(crate) eta: Option<f64>,
+    pub(crate) strength: Option<f64>,
+    pub(crate) rounding: Rounding,
+    /// Width and height.
+    pub(crate) size: Option<(u32, u32)>,
+    pub(crate) min: Option<u32>,
+    pub(crate) max: Option<u32>,
+    pub(crate) multiple: Option<u32>,
+}
+
+/// A model, ready to be built.
+pub(crate) struct Blueprint {
+    /// The family's name, or the card's.
+    pub(crate) family: String,
+    pub(crate) tasks: Vec<Task>,
+    pub(crate) conditions: Conditions,
+    pub(crate) unet: Part<Architecture>,
+    pub(crate) stage: Part<FirstStageConfig>,
+    pub(crate) preview: Option<Part<FirstStageConfig>>,
+    pub(crate) conditioner: ConditionerPlan,
+    pub(crate) concat: ConcatPlan,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) habits: Habits,
+    /// Latents larger than this are denoised in overlapping tiles.
+    pub(crate) tile: Option<i64>,
+    /// Averaged weights were taken.
+    pub(crate) ema: bool,
+    /// How the model was recognised.
+    pub(crate) evidence: Vec<String>,
+}
+
+/// How networks are built.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site {
+    /// `None` keeps the dtype of the file, so that nothing is copied.
+    pub(crate) kind: Option<Kind>,
+    pub(crate) device: Device,
+    pub(crate) layout: Layout,
+}
+
+/// A network that was built: its name, class, dtype as stored, and the report.
+#[derive(Clone, Debug)]
+pub(crate) struct Built {
+    pub(crate) name: &'static str,
+    pub(crate) class: &'static str,
+    pub(crate) stored: Option<Kind>,
+    /// Bytes of its tensors.
+    pub(crate) bytes: u64,
+    pub(crate) report: Result<Report, String>,
+}
+
+/// Builds networks one after another, and keeps what was said of each.
+pub(crate) struct Builder {
+    site: Site,
+    pub(crate) built: Vec<Built>,
+}
+
+impl Builder {
+    pub(crate) fn new(site: Site) -> Self {
+        Self { site, built: Vec::new() }
+    }
+
+    /// The network; what does not fit is in the list.
+    pub(crate) fn network<C, N>(&mut self, part: Part<C>, kind: Option<Kind>, new: impl FnOnce(&Weights, &C) -> N) -> N {
+        let Part { name, class, config, checkpoint } = part;
+        let stored = checkpoint.stored_kind();
+        let bytes = checkpoint.parameters() * stored.map_or(0, |kind| kind.elt_size_in_bytes() as u64);
+        let kind = kind.or(self.site.kind).or(stored).unwrap_or(Kind::Float);
+        let weights = Weights::from_checkpoint(checkpoint, kind, self.site.device, self.site.layout);
+        let network = new(&weights, &config);
+        let report = weights.finish().map_err(|error| error.to_string());
+        self.built.push(Built { name, class, stored, bytes, report });
+        network
+    }
+
+    fn text(&mut self, part: TextPart, index: usize) -> Encoder {
+        let TextPart { tokenizer, network, readout } = part;
+        let model = self.network(network, None, ClipTextModel::new);
+        let kind = self.site.kind.unwrap_or(Kind::Float);
+        Encoder { tokenizer, model, readout, inversions: Inversions::default(), kind, index }
+    }
+
+    /// What makes conditioning, with prompts kept.
+    pub(crate) fn conditioner(&mut self, plan: ConditionerPlan, cache: usize) -> Box<dyn Conditioner> {
+        let cache = NonZeroUsize::new(cache).unwrap_or(NonZeroUsize::MIN);
+        let (device, kind) = (self.site.device, self.site.kind.unwrap_or(Kind::Float));
+        match plan {
+            ConditionerPlan::None => Box::new(Unconditioned),
+            ConditionerPlan::Text(text) => Box::new(Text { encoder: self.text(text, 0), cache: LruCache::new(cache) }),
+            ConditionerPlan::TextPair { first, second, numbers, zeros_for_empty } => {
+                let first = first.map(|first| self.text(first, 0));
+                let second = self.text(second, 1);
+                Box::new(TextPair { first, second, numbers, zeros_for_empty, cache: LruCache::new(cache) })
+            }
+            ConditionerPlan::Bert { tokenizer, network } => {
+                let model = self.network(network, None, LdmBertModel::new);
+                Box::new(Bert { tokenizer, model, device, kind, cache: LruCache::new(cache) })
+            }
+            ConditionerPlan::Class { network, none } => {
+                Box::new(Classes { embedder: self.network(network, None, ClassEmbedder::new), none, device })
+            }
+            ConditionerPlan::Layout { layout, network } => {
+                Box::new(Boxes { layout, model: self.network(network, None, LdmBertModel::new), device, kind })
+            }
+            ConditionerPlan::Neighbors { width } => Box::new(Neighbors { width, device }),
+        }
+    }
+
+    /// What lies beside the latent.
+    pub(crate) fn concat(&mut self, plan: ConcatPlan) -> Concat {
+        match plan {
+            ConcatPlan::None => Concat::None,
+            ConcatPlan::MaskedMask => Concat::MaskedMask,
+            ConcatPlan::MaskMasked => Concat::MaskMasked,
+            ConcatPlan::LowResolution => Concat::LowResolution,
+            ConcatPlan::NoisedLowResolution(alphas_cumprod) => Concat::NoisedLowResolution(alphas_cumprod),
+            ConcatPlan::Depth => Concat::Depth,
+            ConcatPlan::Semantic(network) => {
+                let classes = network.config.in_channels;
+                Concat::Semantic { rescaler: self.network(network, None, SpatialRescaler::new), classes }
+            }
+        }
+    }
+
+    /// The first stage, in float32 where half precision overflows.
+    pub(crate) fn stage(&mut self, part: Part<FirstStageConfig>) -> FirstStage {
+        let kind = match self.site.kind {
+            Some(Kind::Half) if part.config.force_upcast() => Some(Kind::Float),
+            kind => kind,
+        };
+        self.network(part, kind, FirstStage::new)
+    }
+
+    pub(crate) fn unet(&mut self, part: Part<Architecture>) -> UNet {
+        self.network(part, None, UNet::build)
+    }
+
+    /// Parameters of all networks, or the first that did not fit.
+    pub(crate) fn finish(self) -> Result<u64, ModelError> {
+        let mut parameters = 0;
+        for Built { name, report, .. } in self.built {
+            let report = report.map_err(|message| ModelError::Mismatch(format!("{name}: {message}")))?;
+            parameters += report.parameters;
+        }
+        Ok(parameters)
+    }
+}
+
+impl Blueprint {
+    /// Whether the parts fit each other.
+    pub(crate) fn check(&self) -> Result<(), ModelError> {
+        let wrong = |message: String| Err(ModelError::Mismatch(message));
+        let latent = self.stage.config.latent_channels();
+        let (inputs, outputs) = (self.unet.config.in_channels, self.unet.config.out_channels);
+        let beside = match &self.concat {
+            ConcatPlan::None => 0,
+            ConcatPlan::MaskedMask | ConcatPlan::MaskMasked => latent + 1,
+            ConcatPlan::LowResolution | ConcatPlan::NoisedLowResolution(_) => 3,
+            ConcatPlan::Depth => 1,
+            ConcatPlan::Semantic(part) => part.config.out_channels.unwrap_or(part.config.in_channels),
+        };
+        if inputs != latent + beside {
+            return wrong(format!(
+                "unet: `in_channels` is {inputs}; the autoencoder's `latent_channels` is {latent}, and {beside} more lie beside the latent"
+            ));
+        }
+        if outputs != latent {
+            return wrong(format!("unet: `out_channels` is {outputs}, the autoencoder's `latent_channels` is {latent}"));
+        }
+        let context = self.unet.config.cross_attention_dim;
+        let (width, named) = match &self.conditioner {
+            ConditionerPlan::None => (0, "there is no conditioner"),
+            ConditionerPlan::Text(text) => (text.network.config.hidden_size, "the text encoder's `hidden_size`"),
+            ConditionerPlan::TextPair { first, second, .. } => {
+                let first = first.as_ref().map_or(0, |first| first.network.config.hidden_size);
+                (first + second.network.config.hidden_size, "the text encoders' `hidden_size` together")
+            }
+            ConditionerPlan::Bert { network, .. } | ConditionerPlan::Layout { network, .. } => {
+                (network.config.d_model, "the transformer's `d_model`")
+            }
+            ConditionerPlan::Class { network, .. } => (network.config.embed_dim, "the class embedder's `embed_dim`"),
+            ConditionerPlan::Neighbors { width } => (*width, "the embeddings' width"),
+        };
+        if width != context {
+            return wrong(format!("unet: `cross_attention_dim` is {context}; {named}: {width}"));
+        }
+        let texts: Vec<&TextPart> = match &self.conditioner {
+            ConditionerPlan::Text(text) => vec![text],
+            ConditionerPlan::TextPair { first, second, .. } => first.iter().chain([second]).collect(),
+            _ => vec![],
+        };
+        for text in texts {
+            let (tokens, rows) = (text.tokenizer.vocabulary() as i64, text.network.config.vocab_size);
+            if tokens > rows {
+                return wrong(format!("the tokenizer has {tokens} tokens, the text encoder's `vocab_size` is {rows}"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+"""Regenerates the table of docs/parity.md: runs the golden tests and keeps the largest difference that each case printed.
+
+    python tools/parity.py            # needs the Rust toolchain and libtorch (`make libtorch`), no Python packages
+"""
+import pathlib
+import re
+import subprocess
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGE = ROOT / "docs/parity.md"
+BEGIN, END = "<!-- table: tools/parity.py -->", "<!-- end of table -->"
+
+# Crate, test module, what it is, what it is held against, what is compared.
+GROUPS = [
+    ("ldm-nn", "first_stages", "First stages", "latent-diffusion a506df57, taming 3ba01b24, taesd 5cccb12d; diffusers 0.42.1",
+     "latents, code indices, pictures; absolute"),
+    ("ldm-nn", "tiling", "Tiles", "diffusers 0.42.1, `enable_tiling`", "latents, pictures; absolute"),
+    ("ldm-nn", "unets", "Denoisers", "latent-diffusion a506df57, stablediffusion cf1d67a6, generative-models 0ad7de9a; diffusers 0.42.1",
+     "output and every block; absolute"),
+    ("ldm-nn", "conditioners", "Conditioners", "latent-diffusion a506df57, taming 3ba01b24; diffusers 0.42.1, transformers 5.23",
+     "hidden states, pooled vectors, token ids; absolute"),
+    ("ldm-nn", "goldens", "Stable Diffusion 1.x networks", "diffusers 0.42.1, transformers 5.23", "outputs; relative"),
+    ("ldm-pipeline", "goldens", "Stable Diffusion pipelines", "diffusers 0.42.1", "finished latents, relative; picture, levels"),
+    ("ldm-pipeline", "systems", "Every other system", "diffusers 0.42.1; latent-diffusion a506df57",
+     "finished latents, relative; picture, levels"),
+    ("ldm-sampler", "goldens", "Samplers", "diffusers 0.42.1, k-diffusion 4601bf08, stable-diffusion 21f890f9",
+     "final values on a toy model in float64; relative"),
+]
+LINE = re.compile(r"^(?:test \S+ \.\.\. )?(?P<what>[^:]+(?::[^:]+)*?): (?P<error>\d(?:\.\d+)?e-?\d+|0e0|0)(?:, (?P<levels>\d+))?$")
+
+
+def measured(crate, module):
+    command = ["cargo", "test", "-q", "-p", crate, "--test", "it", "--", f"{module}::", "--nocapture", "--test-threads", "1"]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if output.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{output.stdout[-3000:]}\n{output.stderr[-3000:]}")
+    cases = {}
+    for line in output.stdout.splitlines():
+        found = LINE.match(line.strip().lstrip("."))
+        if not found or found["what"] == "worst":
+            continue
+        error, levels = float(found["error"]), found["levels"]
+        old = cases.get(found["what"], (0.0, None))
+        cases[found["what"]] = (max(old[0], error), levels if old[1] is None else str(max(int(old[1]), int(levels or 0))))
+    return cases
+
+
+def main():
+    lines = []
+    for crate, module, title, reference, compared in GROUPS:
+        cases = measured(crate, module)
+        if not cases:
+            raise SystemExit(f"{crate} {module}: no test printed a difference")
+        lines += [f"### {title}", "", f"Reference: {reference}. Compared: {compared}. Test: `{crate}`, `{module}`.", "",
+                  "| case | largest difference | levels |", "|---|---|---|"]
+        for what, (error, levels) in sorted(cases.items()):
+            lines.append(f"| {what} | {error:.1e} | {levels if levels is not None else ''} |")
+        lines.append("")
+        print(f"{title}: {len(cases)} cases, worst {max(error for error, _ in cases.values()):.1e}", flush=True)
+    page = PAGE.read_text()
+    head, rest = page.split(BEGIN)
+    _, tail = rest.split(END)
+    PAGE.write_text(f"{head}{BEGIN}\n\n" + "\n".join(lines) + f"{END}{tail}")
+
+
+if __name__ == "__main__":
+    main()
