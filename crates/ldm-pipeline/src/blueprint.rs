@@ -1,11 +1,13 @@
 //! What a model is made of, read and checked but not built: the same for every format, so that serving and inspecting agree.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::rc::Rc;
 
 use ldm_core::{Conditions, Rounding, Task};
 use ldm_nn::conditioners::{
     BertTokenizer, ClassEmbedder, ClassEmbedderConfig, Inversions, LayoutConfig, LdmBertConfig, LdmBertModel, SpatialRescaler,
-    SpatialRescalerConfig,
+    SpatialRescalerConfig, TextualInversion,
 };
 use ldm_nn::{
     Architecture, Checkpoint, ClipTextConfig, ClipTextModel, ClipTokenizer, FirstStage, FirstStageConfig, Layout, Readout,
@@ -134,31 +136,43 @@ impl Builder {
         let Part { name, class, config, checkpoint } = part;
         let stored = checkpoint.stored_kind();
         let bytes = checkpoint.parameters() * stored.map_or(0, |kind| kind.elt_size_in_bytes() as u64);
+        let broken = not_finite(&checkpoint);
         let kind = kind.or(self.site.kind).or(stored).unwrap_or(Kind::Float);
         let weights = Weights::from_checkpoint(checkpoint, kind, self.site.device, self.site.layout);
         let network = new(&weights, &config);
-        let report = weights.finish().map_err(|error| error.to_string());
+        let report = match broken {
+            Some(broken) => Err(format!("{broken} holds NaN or infinity: the file is damaged")),
+            None => weights.finish().map_err(|error| error.to_string()),
+        };
         self.built.push(Built { name, class, stored, bytes, report });
         network
     }
 
-    fn text(&mut self, part: TextPart, index: usize) -> Encoder {
+    fn text(&mut self, part: TextPart, index: usize, inversions: &Rc<Inversions>) -> Encoder {
         let TextPart { tokenizer, network, readout } = part;
         let model = self.network(network, None, ClipTextModel::new);
         let kind = self.site.kind.unwrap_or(Kind::Float);
-        Encoder { tokenizer, model, readout, inversions: Inversions::default(), kind, index }
+        Encoder { tokenizer, model, readout, inversions: Rc::clone(inversions), kind, index }
     }
 
-    /// What makes conditioning, with prompts kept.
-    pub(crate) fn conditioner(&mut self, plan: ConditionerPlan, cache: usize) -> Box<dyn Conditioner> {
+    /// What makes conditioning, with prompts kept and learnt words known.
+    pub(crate) fn conditioner(
+        &mut self,
+        plan: ConditionerPlan,
+        cache: usize,
+        embeddings: &[PathBuf],
+    ) -> Result<Box<dyn Conditioner>, ModelError> {
+        let words = inversions(&plan, embeddings)?;
         let cache = NonZeroUsize::new(cache).unwrap_or(NonZeroUsize::MIN);
         let (device, kind) = (self.site.device, self.site.kind.unwrap_or(Kind::Float));
-        match plan {
+        Ok(match plan {
             ConditionerPlan::None => Box::new(Unconditioned),
-            ConditionerPlan::Text(text) => Box::new(Text { encoder: self.text(text, 0), cache: LruCache::new(cache) }),
+            ConditionerPlan::Text(text) => Box::new(Text { encoder: self.text(text, 0, &words), cache: LruCache::new(cache) }),
             ConditionerPlan::TextPair { first, second, numbers, zeros_for_empty } => {
-                let first = first.map(|first| self.text(first, 0));
-                let second = self.text(second, 1);
+                // A refiner's only encoder is the first one of its embeddings.
+                let place = usize::from(first.is_some());
+                let first = first.map(|first| self.text(first, 0, &words));
+                let second = self.text(second, place, &words);
                 Box::new(TextPair { first, second, numbers, zeros_for_empty, cache: LruCache::new(cache) })
             }
             ConditionerPlan::Bert { tokenizer, network } => {
@@ -172,7 +186,7 @@ impl Builder {
                 Box::new(Boxes { layout, model: self.network(network, None, LdmBertModel::new), device, kind })
             }
             ConditionerPlan::Neighbors { width } => Box::new(Neighbors { width, device }),
-        }
+        })
     }
 
     /// What lies beside the latent.
@@ -213,6 +227,35 @@ impl Builder {
         }
         Ok(parameters)
     }
+}
+
+/// The first bias or norm that holds NaN or infinity. They are a thousandth of a network, and a damaged one rarely spares them all;
+/// matrices are not read before they are needed.
+fn not_finite(checkpoint: &Checkpoint) -> Option<String> {
+    let is_vector = |name: &&str| checkpoint.shape(name).is_some_and(|shape| shape.len() == 1 && shape[0] > 0);
+    let is_finite = |name: &str| {
+        let values = checkpoint.tensor(name);
+        !values.is_floating_point() || values.isfinite().all().int64_value(&[]) != 0
+    };
+    checkpoint.names().filter(is_vector).find(|name| !is_finite(name)).map(str::to_owned)
+}
+
+/// Learnt words for the text encoders of a plan.
+fn inversions(plan: &ConditionerPlan, embeddings: &[PathBuf]) -> Result<Rc<Inversions>, ModelError> {
+    let widths: Vec<i64> = match plan {
+        ConditionerPlan::Text(text) => vec![text.network.config.hidden_size],
+        ConditionerPlan::TextPair { first, second, .. } => {
+            first.iter().chain([second]).map(|text| text.network.config.hidden_size).collect()
+        }
+        _ if embeddings.is_empty() => vec![],
+        _ => return Err(ModelError::Mismatch("embeddings are for models with a CLIP text encoder; this one has none".into())),
+    };
+    let mut words = Vec::new();
+    for path in embeddings {
+        words.extend(TextualInversion::read(path, &widths).map_err(|error| ModelError::Mismatch(error.to_string()))?);
+    }
+    let words = Inversions::new(words).map_err(|error| ModelError::Mismatch(error.to_string()))?;
+    Ok(Rc::new(words))
 }
 
 impl Blueprint {

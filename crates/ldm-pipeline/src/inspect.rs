@@ -81,7 +81,7 @@ pub fn inspect_source(source: &ModelSource) -> Inspection {
     let prediction = Some(scheduler.config.prediction.name());
     // In the stored dtype and layout nothing is copied, so even a large checkpoint is looked at in milliseconds.
     let mut builder = Builder::new(Site { kind: None, device: Device::Cpu, layout: Layout::Contiguous });
-    builder.conditioner(conditioner, 1);
+    let embeddings = builder.conditioner(conditioner, 1, &source.embeddings).err().map(|error| error.to_string());
     builder.concat(concat);
     builder.unet(unet);
     builder.stage(stage);
@@ -90,7 +90,7 @@ pub fn inspect_source(source: &ModelSource) -> Inspection {
     }
     let parts: Vec<Part> = builder.built.into_iter().map(|built| part(dir, built)).collect();
     let wrong = |part: &Part| part.problem.as_ref().map(|problem| format!("{}: {problem}", part.name));
-    let problems: Vec<String> = parts.iter().filter_map(wrong).collect();
+    let problems: Vec<String> = parts.iter().filter_map(wrong).chain(embeddings).collect();
     let tasks = if problems.is_empty() { tasks } else { vec![] };
     Inspection { family: Some(family), parts, prediction, ema, evidence, tasks, problems }
 }

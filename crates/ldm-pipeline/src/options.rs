@@ -158,12 +158,14 @@ pub struct ModelSource {
     pub config: Option<PathBuf>,
     /// Which weights of a file's denoiser are read.
     pub ema: EmaChoice,
+    /// Learnt words (textual inversion, Gal et al. 2022), safetensors files: prompts use them by name.
+    pub embeddings: Vec<PathBuf>,
 }
 
 impl ModelSource {
     /// A model whose files say everything.
     pub fn new(id: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
-        Self { id: id.into(), dir: dir.into(), config: None, ema: EmaChoice::Auto }
+        Self { id: id.into(), dir: dir.into(), config: None, ema: EmaChoice::Auto, embeddings: Vec::new() }
     }
 }
 

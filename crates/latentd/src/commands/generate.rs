@@ -35,6 +35,9 @@ pub(super) struct Args {
     /// Which weights of a file's denoiser: auto, on (averaged) or off.
     #[arg(long, default_value_t)]
     ema: EmaChoice,
+    /// A learnt word (textual inversion), a .safetensors file; its name in a prompt stands for it. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    embedding: Vec<PathBuf>,
     /// What to do: txt2img, img2img, inpaint, super-resolution, depth, unconditional, class, layout, semantic or rdm. Without it, what
     /// the other flags ask for, or the first thing that the model does.
     #[arg(long)]
@@ -212,7 +215,8 @@ impl Args {
     fn source(&self) -> ModelSource {
         let id = self.model.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
         let id = id.unwrap_or_else(|| "model".to_owned());
-        ModelSource { config: self.config.clone(), ema: self.ema, ..ModelSource::new(id, &self.model) }
+        let (config, embeddings) = (self.config.clone(), self.embedding.clone());
+        ModelSource { config, ema: self.ema, embeddings, ..ModelSource::new(id, &self.model) }
     }
 
     fn load_options(&self) -> LoadOptions {

@@ -1,5 +1,7 @@
 //! A prompt through CLIP: with weights and of any length, as stable-diffusion-webui reads it.
 
+use std::rc::Rc;
+
 use ldm_core::{Failure, Prompting, Request};
 use ldm_nn::conditioners::{Chunk, ChunkEncoder, Chunker, Emphasis, Inversions};
 use ldm_nn::{ClipTextModel, ClipTokenizer, Readout};
@@ -14,7 +16,7 @@ pub(crate) struct Encoder {
     pub(crate) tokenizer: ClipTokenizer,
     pub(crate) model: ClipTextModel,
     pub(crate) readout: Readout,
-    pub(crate) inversions: Inversions,
+    pub(crate) inversions: Rc<Inversions>,
     pub(crate) kind: Kind,
     /// Which of a model's text encoders it is.
     pub(crate) index: usize,

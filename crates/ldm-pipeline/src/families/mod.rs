@@ -119,7 +119,7 @@ pub(crate) fn load(source: &ModelSource, options: &LoadOptions) -> Result<System
     let mut builder = Builder::new(site);
     let Blueprint { unet, stage, preview, conditioner, concat, scheduler, tile, .. } = blueprint;
     let embeds_guidance = unet.config.guidance.is_some();
-    let conditioner = builder.conditioner(conditioner, options.cache);
+    let conditioner = builder.conditioner(conditioner, options.cache, &source.embeddings)?;
     let concat = builder.concat(concat);
     let unet = builder.unet(unet);
     let stage = builder.stage(stage);

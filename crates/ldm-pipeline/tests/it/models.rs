@@ -60,7 +60,7 @@ fn a_card_overrides_the_files() {
 #[test]
 fn models_that_do_not_fit_are_refused_by_name() {
     type Damage = fn(&Path);
-    let damages: [(&str, &[&str], Damage); 12] = [
+    let damages: [(&str, &[&str], Damage); 13] = [
         ("class", &["FluxPipeline", "StableDiffusionPipeline"], |dir| {
             edit(&dir.join("model_index.json"), |index| index["_class_name"] = json!("FluxPipeline"));
         }),
@@ -93,6 +93,11 @@ fn models_that_do_not_fit_are_refused_by_name() {
                 Some(if name == "decoder.conv_out.bias" { tensor.narrow(0, 0, 2) } else { tensor })
             });
         }),
+        ("nan", &["unet", "conv_norm_out.bias", "NaN"], |dir| {
+            edit_weights(&dir.join("unet/diffusion_pytorch_model.safetensors"), |name, tensor| {
+                Some(if name == "conv_norm_out.bias" { tensor * f64::NAN } else { tensor })
+            });
+        }),
         ("pickle", &["text_encoder", "pickle"], |dir| {
             let part = dir.join("text_encoder");
             std::fs::rename(part.join("model.safetensors"), part.join("pytorch_model.bin")).expect("a file");
@@ -122,6 +127,31 @@ fn sets_of_models_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn learnt_words_stand_for_their_vectors() {
+    let file = scratch("embeddings").join("krxo.safetensors");
+    let vectors = Tensor::from_slice(&(0..64).map(|i| ((i * 37 % 64) as f32 - 32.) / 40.).collect::<Vec<f32>>()).view([2, 32]);
+    save([("emb_params", &vectors)], Kind::Float, &file).expect("saved");
+    let source = ModelSource::new("tiny", directory().join("tiny-sd"));
+    let with = ModelSource { embeddings: vec![file.clone()], ..source.clone() };
+    let of = |source: &ModelSource, prompt: &str| {
+        let mut device = DeviceExecutor::load(std::slice::from_ref(source), &options()).expect("it loads");
+        let request = request(&device, draft(prompt));
+        solo(&mut device, &request)
+    };
+    assert!(of(&with, "a cat") == of(&source, "a cat"), "a prompt without the word is as before");
+    assert!(of(&with, "a krxo cat") != of(&source, "a krxo cat"), "the word stands for its vectors");
+    // Two of a name, and vectors of another width, are refused by name.
+    let refused = |source: &ModelSource| match DeviceExecutor::load(std::slice::from_ref(source), &options()) {
+        Ok(_) => panic!("taken"),
+        Err(error) => error.to_string(),
+    };
+    let twice = ModelSource { embeddings: vec![file.clone(), file.clone()], ..source.clone() };
+    assert!(refused(&twice).contains("krxo"));
+    save([("emb_params", &vectors.view([1, 64]))], Kind::Float, &file).expect("saved");
+    assert!(refused(&with).contains("64"), "{}", refused(&with));
+}
+
+#[test]
 fn several_models_serve_side_by_side() {
     let dir = copy_of_the_model("second");
     edit_weights(&dir.join("unet/diffusion_pytorch_model.safetensors"), |name, tensor| {
@@ -143,7 +173,7 @@ fn several_models_serve_side_by_side() {
 
 #[test]
 fn pictures_that_are_not_finite_are_failures() {
-    for (part, name) in [("unet", "conv_out.bias"), ("vae", "decoder.conv_out.bias")] {
+    for (part, name) in [("unet", "conv_out.weight"), ("vae", "decoder.conv_out.weight")] {
         let dir = copy_of_the_model(&format!("nan-{part}"));
         edit_weights(&dir.join(part).join("diffusion_pytorch_model.safetensors"), |found, tensor| {
             Some(if found == name { tensor * f64::NAN } else { tensor })
