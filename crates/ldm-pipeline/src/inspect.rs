@@ -122,7 +122,7 @@ impl fmt::Display for Inspection {
         for part in &self.parts {
             let (dtype, megabytes) = (part.dtype.as_deref().unwrap_or("–"), part.bytes as f64 / 1e6);
             let parameters = part.parameters.map_or("–".to_owned(), |count| count.to_string());
-            writeln!(f, "{:<14}{:<22} {parameters:>13} parameters  {dtype:<5} {megabytes:>9.1} MB", part.name, part.class)?;
+            writeln!(f, "{:<22}{:<28} {parameters:>13} parameters  {dtype:<5} {megabytes:>9.1} MB", part.name, part.class)?;
         }
         writeln!(f, "parameters    {}", self.parameters())?;
         if let Some(prediction) = self.prediction {

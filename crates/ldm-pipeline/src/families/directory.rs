@@ -7,7 +7,7 @@ use ldm_nn::conditioners::{BertTokenizer, LdmBertConfig, LdmBertModel};
 use ldm_nn::{Architecture, Checkpoint, ClipTextConfig, ClipTextModel, ClipTokenizer, ConfigError, FirstStageConfig, Readout};
 use serde_json::Value;
 
-use super::{ModelError, Problems, read_json};
+use super::{ModelError, Problems, largest_side, read_json};
 use crate::blueprint::{Blueprint, ConcatPlan, ConditionerPlan, Habits, Part, TextPart};
 use crate::card::Card;
 use crate::conditioner::Numbers;
@@ -265,6 +265,7 @@ pub(super) fn read(dir: &Path) -> Result<Blueprint, Vec<ModelError>> {
     if deaf {
         habits.guidance = Some(1.);
     }
+    habits.max = habits.max.or(largest_side(&concat));
     let blueprint = Blueprint {
         family: class.family.to_owned(),
         tasks,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ldm_nn::{FirstStageConfig, Layout};
 use serde::de::DeserializeOwned;
 
-use crate::blueprint::{Blueprint, Builder, Part, Site};
+use crate::blueprint::{Blueprint, Builder, ConcatPlan, Part, Site};
 use crate::catalogue::describe;
 use crate::options::{LoadOptions, ModelSource};
 use crate::system::System;
@@ -104,6 +104,16 @@ pub(crate) fn read(source: &ModelSource) -> Result<Blueprint, Vec<ModelError>> {
 /// The family that a directory's index names, if it names a known one.
 pub(crate) fn family(dir: &Path) -> Option<String> {
     directory::family(dir)
+}
+
+/// The longest side that super-resolution gives unless a card says otherwise: a denoiser that runs in tiles has no size of its own,
+/// one that does not grows with the square of its tokens. Others have what they were trained on.
+pub(crate) fn largest_side(concat: &ConcatPlan) -> Option<u32> {
+    match concat {
+        ConcatPlan::LowResolution => Some(4096),
+        ConcatPlan::NoisedLowResolution(_) => Some(2048),
+        _ => None,
+    }
 }
 
 /// The first stage alone: of a file, of a pipeline's directory, or of an autoencoder's own directory.

@@ -20,7 +20,7 @@ use ldm_nn::{Architecture, Checkpoint, ClipTextConfig, ClipTokenizer, FirstStage
 use ldm_sampler::{BetaSchedule, NoiseSchedule, Prediction, ScheduleConfig, SchedulerConfig, SigmaSchedule, Spacing};
 use serde_json::{Value, json};
 
-use super::ModelError;
+use super::{ModelError, largest_side};
 use crate::blueprint::{Blueprint, ConcatPlan, ConditionerPlan, Habits, Part, TextPart};
 use crate::conditioner::Numbers;
 use crate::options::EmaChoice;
@@ -482,7 +482,7 @@ fn blueprint(file: &Path, card: &Card, evidence: Vec<String>, choice: EmaChoice)
         },
         size: defaults.map(|defaults| (defaults.width, defaults.height)),
         min: Some(card.serving.size_multiple),
-        max: None,
+        max: largest_side(&concat),
         // An enlarged picture is cut to its size, whatever the denoiser was given.
         multiple: Some(if matches!(concat, ConcatPlan::LowResolution | ConcatPlan::NoisedLowResolution(_)) {
             factor
