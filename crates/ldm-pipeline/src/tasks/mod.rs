@@ -13,7 +13,8 @@ use ldm_core::task::Work;
 use ldm_core::{Failure, FailureKind, Library, Random, Request};
 use ldm_nn::FirstStage;
 use ldm_sampler::{
-    GuidanceSpec, NoiseSource, NoiseSpec, Plan, PlanSpec, RandomSource, SchedulerConfig, SigmaSchedule, Variant, Variation,
+    GuidanceSpec, NoiseSource, NoiseSpec, Plan, PlanError, PlanSpec, RandomSource, SchedulerConfig, SigmaSchedule, Spacing,
+    Variant, Variation,
 };
 use tch::{Kind, Tensor};
 
@@ -45,7 +46,18 @@ pub(crate) fn plan(config: &SchedulerConfig, request: &Request) -> Result<Plan, 
         guidance: GuidanceSpec { rescale: tuning.guidance_rescale, interval: tuning.guidance_interval },
         ..PlanSpec::new(sampler, request.steps as usize)
     };
-    ldm_sampler::plan(config, &spec).map_err(|error| unsupported(error.to_string()))
+    spaced(config, &spec).map_err(|error| unsupported(error.to_string()))
+}
+
+/// The plan. Some numbers of steps (3, 9, 27 …) make CompVis' rule step over the last trained timestep, where its own code fails:
+/// they are spaced as diffusers does it.
+fn spaced(config: &SchedulerConfig, spec: &PlanSpec) -> Result<Plan, PlanError> {
+    match ldm_sampler::plan(config, spec) {
+        Err(PlanError::TimestepBeyondTraining { .. }) if config.timestep_spacing == Some(Spacing::Compvis) => {
+            ldm_sampler::plan(config, &PlanSpec { spacing: Some(Spacing::Leading), ..spec.clone() })
+        }
+        made => made,
+    }
 }
 
 /// The job's own noise.
@@ -160,5 +172,24 @@ pub(crate) fn start(mut bench: Bench<'_>) -> Result<Start, Failure> {
         Work::Depth(work) => depth::start(&mut bench, work),
         Work::Semantic(work) => semantic::start(&mut bench, work),
         other => Err(Failure::new(FailureKind::Unsupported, format!("task {} is not built", other.task()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ldm_sampler::Sampler;
+
+    use super::*;
+
+    #[test]
+    fn every_number_of_steps_has_a_plan_under_compvis_rule() {
+        let config = SchedulerConfig { timestep_spacing: Some(Spacing::Compvis), ..SchedulerConfig::stable_diffusion() };
+        for steps in 1..=500 {
+            let plan = spaced(&config, &PlanSpec::new(Sampler::Ddim, steps)).unwrap_or_else(|error| panic!("{steps}: {error}"));
+            assert!(plan.count >= steps, "{steps}: {}", plan.count);
+        }
+        // Where the rule holds it is followed: 12 steps are 13, and 20 are 20.
+        let count = |steps| spaced(&config, &PlanSpec::new(Sampler::Ddim, steps)).expect("a plan").count;
+        assert_eq!((count(12), count(20), count(9)), (13, 20, 9));
     }
 }
