@@ -34,7 +34,8 @@ pub struct Model {
     pub sizes: Sizes,
     /// What is used when a request does not say.
     pub defaults: Defaults,
-    /// Tokens of a prompt that the text encoder reads, without the two marks at its ends; the rest is cut off.
+    /// Tokens of a prompt that the text encoder reads at once, without the two marks at its ends: longer prompts are read in chunks, plain
+    /// ones are cut off.
     pub prompt_tokens: u32,
     /// What else it can be asked to follow.
     pub conditions: Conditions,

@@ -22,8 +22,9 @@ pub fn sinusoids(numbers: &Tensor, width: i64, cos_first: bool, shift: f64) -> T
 /// with width/2 − 1 in the denominator (Luo et al. 2023; `get_guidance_scale_embedding` of diffusers).
 pub fn guidance_sinusoids(scales: &Tensor, width: i64) -> Tensor {
     let half = width / 2;
-    let step = -(10000f64.ln()) / (half as f64 - 1.);
-    let frequencies = (Tensor::arange(half, (Kind::Float, scales.device())) * step).exp();
+    // In float32 from the start, as the reference: arguments of 10⁴ carry the rounding of the frequencies into the third digit.
+    let step = 10000f32.ln() / (half - 1) as f32;
+    let frequencies = (Tensor::arange(half, (Kind::Float, scales.device())) * -f64::from(step)).exp();
     let angles = (scales.to_kind(Kind::Float) - 1.).unsqueeze(1) * 1000. * frequencies.unsqueeze(0); // [B, half]
     let both = Tensor::cat(&[angles.sin(), angles.cos()], 1);
     if width % 2 == 0 { both } else { both.constant_pad_nd([0, 1]) }
