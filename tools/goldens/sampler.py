@@ -403,20 +403,15 @@ def brownian(out):
 
 
 def guidance(out):
-    """The rescaled guidance and the embedded guidance scale of diffusers' pipelines."""
-    from diffusers.pipelines.latent_consistency_models.pipeline_latent_consistency_text2img import (
-        LatentConsistencyModelPipeline)
+    """The rescaled guidance of diffusers' pipelines."""
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
     torch.set_default_dtype(real["f64"])
     generator = torch.Generator().manual_seed(1)
     guided, text = (torch.randn(1, 2, 3, 4, generator=generator, dtype=torch.float64) * s + 0.2 for s in (3.0, 1.0))
     rescaled = {str(phi): rescale_noise_cfg(guided, text, phi).flatten().tolist() for phi in (0.0, 0.7, 1.0)}
-    embed = LatentConsistencyModelPipeline.get_guidance_scale_embedding
-    embedded = [{"guidance": w, "dim": d, "values": embed(None, torch.tensor([w - 1], dtype=torch.float64), d, torch.float64)[0].tolist()}
-                for w, d in ((8.5, 8), (1.0, 9), (3.25, 256))]
     torch.set_default_dtype(real["f32"])
-    record = {"guided": guided.flatten().tolist(), "text": text.flatten().tolist(), "rescaled": rescaled, "embedded": embedded}
+    record = {"guided": guided.flatten().tolist(), "text": text.flatten().tolist(), "rescaled": rescaled}
     (out / "guidance.json").write_text(json.dumps(record) + "\n")
 
 

@@ -52,15 +52,3 @@ pub fn rescale_guidance(guided: &[f64], conditional: &[f64], rescale: f64) -> Ve
     let ratio = if from > 0.0 { to / from } else { 1.0 };
     guided.iter().map(|value| value * (rescale * ratio + (1.0 - rescale))).collect()
 }
-
-/// The embedding of a guidance scale for a network that was distilled with guidance built in (LCM's
-/// `time_cond_proj_dim`): sines, then cosines, of `1000 (guidance - 1)` at `dim / 2` frequencies from 1 to 1e-4, and a
-/// zero at an odd end (Luo et al. 2023; diffusers `get_guidance_scale_embedding`).
-pub fn guidance_embedding(guidance: f64, dim: usize) -> Vec<f64> {
-    let half = dim / 2;
-    let scaled = 1000.0 * (guidance - 1.0);
-    let angle = |i: usize| scaled * (-(i as f64) * 10_000f64.ln() / (half.max(2) - 1) as f64).exp();
-    let sines = (0..half).map(|i| angle(i).sin());
-    let cosines = (0..half).map(|i| angle(i).cos());
-    sines.chain(cosines).chain((2 * half..dim).map(|_| 0.0)).collect()
-}

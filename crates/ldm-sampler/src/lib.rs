@@ -18,7 +18,7 @@ mod spec;
 mod variant;
 
 pub use error::PlanError;
-pub use guidance::{GuidanceSpec, guidance_embedding, rescale_guidance};
+pub use guidance::{GuidanceSpec, rescale_guidance};
 pub use noise::{NoiseSource, NoiseSpec, RandomSource, Variation};
 pub use plan::{Assign, Eval, Interval, Operand, Plan, Step};
 pub use registry::{Alias, Entry, Resolved, Sampler, entries, resolve};

@@ -1,8 +1,6 @@
-//! Guidance: where it applies, its rescaling and its embedding against diffusers.
+//! Guidance: where it applies, and its rescaling against diffusers.
 
-use ldm_sampler::{
-    GuidanceSpec, PlanError, PlanSpec, Sampler, SchedulerConfig, SigmaSchedule, guidance_embedding, plan, rescale_guidance,
-};
+use ldm_sampler::{GuidanceSpec, PlanError, PlanSpec, Sampler, SchedulerConfig, SigmaSchedule, plan, rescale_guidance};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -11,18 +9,10 @@ struct Golden {
     guided: Vec<f64>,
     text: Vec<f64>,
     rescaled: BTreeMap<String, Vec<f64>>,
-    embedded: Vec<Embedded>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Embedded {
-    guidance: f64,
-    dim: usize,
-    values: Vec<f64>,
 }
 
 #[test]
-fn rescaling_and_embedding_equal_diffusers() {
+fn rescaling_equals_diffusers() {
     let golden: Golden = serde_json::from_str(include_str!("../goldens/guidance.json")).expect("goldens");
     let worst = |found: &[f64], expected: &[f64]| {
         assert_eq!(found.len(), expected.len());
@@ -32,10 +22,6 @@ fn rescaling_and_embedding_equal_diffusers() {
     for (phi, expected) in &golden.rescaled {
         let found = rescale_guidance(&golden.guided, &golden.text, phi.parse().expect("a number"));
         assert!(worst(&found, expected) < 1e-12, "{phi}");
-    }
-    for Embedded { guidance, dim, values } in &golden.embedded {
-        let error = worst(&guidance_embedding(*guidance, *dim), values);
-        assert!(error < 1e-9, "{guidance} {dim}: {error}");
     }
     assert_eq!(rescale_guidance(&[0.5, 0.5], &[1.0, 2.0], 0.7), [0.5, 0.5], "nothing to scale");
 }
