@@ -11,6 +11,7 @@ mod id;
 mod raster;
 mod request;
 pub mod task;
+mod terms;
 mod tuning;
 mod violation;
 
@@ -21,5 +22,6 @@ pub use id::JobId;
 pub use raster::{Plane, PlaneError, Raster, RasterError};
 pub use request::{Prompting, Request};
 pub use task::Task;
+pub use terms::{Priority, Tenant, Terms};
 pub use tuning::{Library, Random, Tuning, Variation};
 pub use violation::{Violation, Violations};
