@@ -9,7 +9,7 @@ taken. With names of models only those are run.
 No weights are stored: `weight` makes every tensor from its name and shape, and the tests do the same. MODEL/model.json says which
 files hold which tensors and what else is copied; the configurations stand beside it as their authors write them. cases.json says
 what was asked for, in the vocabulary of latentd; latents.safetensors holds the finished latents at the denoiser's scale, NAME.png
-the pictures.
+the pictures. tiles.safetensors holds a large super-resolution's latent, every fourth number of it.
 """
 import contextlib
 import importlib
@@ -92,7 +92,7 @@ class Model:
 # ---- pictures that are given ----
 
 def given():
-    for size in ((64, 48), (64, 64), (16, 24), (24, 16), (32, 32)):
+    for size in ((64, 48), (64, 64), (16, 24), (24, 16), (32, 32), (21, 13)):
         picture(*size).save(OUT / "given-{}x{}.png".format(*size), optimize=True)
     for width, height in ((64, 48), (64, 64)):
         x, y = np.meshgrid(np.arange(width), np.arange(height))
@@ -734,6 +734,32 @@ def semantic(model):
     yield {**ASKED, "task": "semantic", "name": "map", "steps": 10, "semantic": "labels-64x48.png", "seed": 37}
 
 
+@torch.no_grad()
+def tiles(model):
+    """A small picture of 256×192, larger than the 128 that the notebook's `split_input_params` cut; its pixels are counted out."""
+    height, width = 192, 256
+    y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
+    low = ((x * 3 + y * 5 + (x * y) // 64 + c * 80) % 256).astype(np.float32) / 255
+    low = torch.from_numpy(low).permute(2, 0, 1)[None] * 2 - 1
+    sides = {"ks": (128, 128), "stride": (64, 64), "vqf": 4, "patch_distributed_vq": False, "tie_braker": False}
+    # As notebook_helpers.py has them.
+    sides |= {"clip_max_weight": 0.5, "clip_min_weight": 0.01, "clip_max_tie_weight": 0.5, "clip_min_tie_weight": 0.01}
+    asked = {"sampler": "ddim", "steps": 2, "eta": 0.0, "seed": 48}
+    latents = {}
+    for name in ("whole", "tiles"):
+        if name == "tiles":
+            model.model.split_input_params = sides
+        torch.manual_seed(asked["seed"])
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), model.model.ema_scope():
+            latents[name], _ = COMPVIS.samplers["ddim"](model.model).sample(
+                S=asked["steps"], batch_size=1, shape=[3, height, width], conditioning=low, eta=0.0, verbose=False)
+    del model.model.split_input_params
+    off = (latents["tiles"] - latents["whole"]).abs().max() / latents["whole"].abs().max()
+    print(f"tiles: {off:.1e} from the whole", flush=True)
+    assert off > 1e-3
+    save_file({"latent": latents["tiles"][:, :, ::4, ::4].contiguous()}, OUT / "tiles.safetensors")
+
+
 @original
 def super_resolution(model):
     unet = {"in_channels": 6, "out_channels": 3, "attention_resolutions": [16, 8], "channel_mult": [1, 2, 2, 2], **HEADS}
@@ -742,12 +768,18 @@ def super_resolution(model):
 
     def given(asked):
         low = torch.from_numpy(np.array(opened(asked["lr"])).astype(np.float32) / 255).permute(2, 0, 1)[None] * 2 - 1
-        return model.sample(asked, [3, *low.shape[2:]], low)
+        height, width = low.shape[2:]
+        # The network halves three times and fails at other sizes: those are ours, filled with the last row and column, and cut.
+        low = torch.nn.functional.pad(low, (0, -width % 8, 0, -height % 8), mode="replicate")
+        latent, image = model.sample(asked, [3, *low.shape[2:]], low)
+        return latent, image[:, :, : 4 * height, : 4 * width]
 
     model.given = given
+    tiles(model)
     asked = {"task": "super-resolution", "sampler": "ddim", "lr": "given-24x16.png"}
     yield {**asked, "name": "eta", "steps": 10, "eta": 1.0, "seed": 38}
     yield {**asked, "name": "five", "steps": 5, "eta": 0.0, "lr": "given-16x24.png", "seed": 39}
+    yield {**asked, "name": "padded", "steps": 5, "eta": 0.0, "lr": "given-21x13.png", "seed": 47}
 
 
 @original
@@ -1106,6 +1138,8 @@ def main():
                 latents[key] = latent.contiguous()
                 image.save(model.dir / f"{asked['name']}.png", optimize=True)
                 records.append({"model": name, **asked})
+    every = [*DIRECTORIES, *ORIGINALS, *STABILITIES, *SGMS]
+    records.sort(key=lambda record: every.index(record["model"]))
     save_file(latents, OUT / "latents.safetensors")
     lines = ",\n".join(json.dumps(record) for record in records)
     (OUT / "cases.json").write_text(f"[\n{lines}\n]\n")

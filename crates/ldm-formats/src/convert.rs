@@ -1,6 +1,5 @@
 //! A file of `torch.save` rewritten as safetensors, one tensor at a time.
 
-use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,7 @@ use half::{bf16, f16};
 use crate::Dtype;
 use crate::header::HEADER_LIMIT;
 use crate::torch::{Skipped, StoredTensor, TorchError, TorchFile};
+use crate::writer::{Partial, Plan, Planned, plan};
 
 /// How a file is written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,7 +31,8 @@ pub enum Cast {
 }
 
 impl Cast {
-    const fn dtype(self) -> Dtype {
+    /// What float tensors become.
+    pub const fn dtype(self) -> Dtype {
         match self {
             Self::F16 => Dtype::F16,
             Self::Bf16 => Dtype::BF16,
@@ -83,6 +84,14 @@ pub enum ConvertError {
         /// The file.
         path: PathBuf,
     },
+    /// There is no room for the new file.
+    #[error("{path}: the disk is full; the file needs {bytes} bytes")]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// Bytes of its tensors, or of the checkpoint when those are not known yet.
+        bytes: u64,
+    },
     /// Reading or writing failed on the way.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -120,18 +129,34 @@ pub fn convert(
         return Err(ConvertError::Exists { path: to.to_owned() });
     }
     let partial = Partial::create(to)?;
+    let written = into(&mut file, &partial, options, progress);
+    let full = |bytes| ConvertError::Full { path: to.to_owned(), bytes };
+    let needed = || file.tensors().iter().map(|tensor| tensor.numel() * target(tensor, options.cast).size()).sum();
+    let summary = written.map_err(|error| match error {
+        ConvertError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => full(needed()),
+        error => error,
+    })?;
+    partial.finish(to, options.overwrite).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => ConvertError::Exists { path: to.to_owned() },
+        std::io::ErrorKind::StorageFull => full(summary.bytes),
+        _ => error.into(),
+    })?;
+    Ok(summary)
+}
+
+fn into<R: Read + Seek>(
+    file: &mut TorchFile<R>,
+    partial: &Partial,
+    options: Options,
+    progress: impl FnMut(Progress<'_>),
+) -> Result<Summary, ConvertError> {
     let mut writer = BufWriter::with_capacity(1 << 20, &partial.file);
-    let summary = write(&mut file, &mut writer, options, progress)?;
+    let summary = write(file, &mut writer, options, progress)?;
     writer.flush()?;
-    drop(writer);
-    partial.finish(to, options.overwrite)?;
     Ok(summary)
 }
 
 /// Writes an open file as safetensors. Takes the memory of one chunk (see [`TorchFile::copy`]).
-///
-/// The header names tensors in the order of the state dict; the data are ordered by width of their dtype, wide first, so that
-/// every tensor is aligned.
 ///
 /// # Errors
 /// As [`convert`].
@@ -142,25 +167,20 @@ pub fn write<R: Read + Seek>(
     mut progress: impl FnMut(Progress<'_>),
 ) -> Result<Summary, ConvertError> {
     let tensors = file.tensors().to_vec();
-    let dtypes: Vec<Dtype> = tensors.iter().map(|tensor| target(tensor, options.cast)).collect();
-    let mut order: Vec<usize> = (0..tensors.len()).collect();
-    order.sort_by_key(|&index| std::cmp::Reverse(dtypes[index].size()));
-    let mut offsets = vec![(0, 0); tensors.len()];
-    let mut bytes_total = 0;
-    for &index in &order {
-        let end = bytes_total + tensors[index].numel() * dtypes[index].size();
-        offsets[index] = (bytes_total, end);
-        bytes_total = end;
+    let planned = |tensor: &StoredTensor| Planned {
+        name: tensor.name.clone(),
+        dtype: target(tensor, options.cast),
+        shape: tensor.shape.clone(),
+    };
+    let planned: Vec<Planned> = tensors.iter().map(planned).collect();
+    let Plan { start, order, bytes: bytes_total } = plan(file.metadata(), &planned);
+    if start.len() as u64 - 8 > HEADER_LIMIT {
+        return Err(ConvertError::Header { length: start.len() - 8 });
     }
-    let header = header(file, &tensors, &dtypes, &offsets);
-    if header.len() as u64 > HEADER_LIMIT {
-        return Err(ConvertError::Header { length: header.len() });
-    }
-    sink.write_all(&(header.len() as u64).to_le_bytes())?;
-    sink.write_all(header.as_bytes())?;
+    sink.write_all(&start)?;
     let mut buffer = Vec::new();
-    for (done, &index) in order.iter().enumerate() {
-        let (tensor, dtype) = (&tensors[index], dtypes[index]);
+    for (done, &(index, bytes)) in order.iter().enumerate() {
+        let (tensor, dtype) = (&tensors[index], planned[index].dtype);
         file.copy(index, |chunk| {
             if dtype == tensor.dtype {
                 return Ok::<(), ConvertError>(sink.write_all(chunk)?);
@@ -172,7 +192,7 @@ pub fn write<R: Read + Seek>(
             })?;
             Ok(sink.write_all(&buffer)?)
         })?;
-        let (bytes, tensors_total) = (offsets[index].1, tensors.len());
+        let tensors_total = tensors.len();
         progress(Progress { name: &tensor.name, tensors: done + 1, tensors_total, bytes, bytes_total });
     }
     Ok(Summary { tensors: tensors.len(), bytes: bytes_total, skipped: file.skipped().to_vec() })
@@ -185,28 +205,8 @@ fn target(tensor: &StoredTensor, cast: Option<Cast>) -> Dtype {
     }
 }
 
-/// The JSON header, padded to a multiple of eight.
-fn header<R: Read + Seek>(file: &TorchFile<R>, tensors: &[StoredTensor], dtypes: &[Dtype], offsets: &[(u64, u64)]) -> String {
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    // `format: pt` is what diffusers and transformers look for.
-    let mut metadata = file.metadata().clone();
-    metadata.insert("format".to_owned(), "pt".to_owned());
-    let metadata: Vec<String> = metadata.iter().map(|(key, text)| format!("{}:{}", quoted(key), quoted(text))).collect();
-    let mut header = format!("{{\"__metadata__\":{{{}}}", metadata.join(","));
-    for ((tensor, dtype), (start, end)) in tensors.iter().zip(dtypes).zip(offsets) {
-        let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
-        let (name, shape) = (quoted(&tensor.name), shape.join(","));
-        header += &format!(",{name}:{{\"dtype\":\"{dtype}\",\"shape\":[{shape}],\"data_offsets\":[{start},{end}]}}");
-    }
-    header.push('}');
-    while !header.len().is_multiple_of(8) {
-        header.push(' ');
-    }
-    header
-}
-
-/// Casts little-endian numbers; the number that does not fit, when one does not.
-fn cast(chunk: &[u8], from: Dtype, to: Dtype, out: &mut Vec<u8>) -> Result<(), f64> {
+/// Casts little-endian numbers of a float dtype; the number that does not fit, when one does not.
+pub fn cast(chunk: &[u8], from: Dtype, to: Dtype, out: &mut Vec<u8>) -> Result<(), f64> {
     let width = from.size() as usize;
     for bytes in chunk.chunks_exact(width) {
         let wide = match *bytes {
@@ -239,41 +239,4 @@ fn cast(chunk: &[u8], from: Dtype, to: Dtype, out: &mut Vec<u8>) -> Result<(), f
         }
     }
     Ok(())
-}
-
-/// A file in the making; removed when it is dropped before its end.
-struct Partial {
-    file: File,
-    path: PathBuf,
-}
-
-impl Partial {
-    fn create(to: &Path) -> std::io::Result<Self> {
-        let mut name = to.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.partial", std::process::id()));
-        let path = to.with_file_name(name);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        Ok(Self { file, path })
-    }
-
-    fn finish(self, to: &Path, overwrite: bool) -> Result<(), ConvertError> {
-        self.file.sync_all()?;
-        if overwrite {
-            std::fs::rename(&self.path, to)?;
-        } else if let Err(error) = std::fs::hard_link(&self.path, to) {
-            // A link is the rename that never replaces; file systems without links get the rename after a look.
-            if error.kind() == std::io::ErrorKind::AlreadyExists || to.exists() {
-                return Err(ConvertError::Exists { path: to.to_owned() });
-            }
-            std::fs::rename(&self.path, to)?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // Gone already after a rename; nothing else can be done here.
-        let _ = std::fs::remove_file(&self.path);
-    }
 }

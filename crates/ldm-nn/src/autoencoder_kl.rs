@@ -11,7 +11,7 @@ use crate::formats::first_stage;
 use crate::weights::{Layout, Weights};
 
 /// `vae/config.json`, with the defaults of diffusers' class.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default)]
 pub struct AutoencoderKlConfig {
     /// Channels of pictures.

@@ -18,7 +18,7 @@ const MOST_CHANNELS: i64 = 16_384;
 const CLAMP: f64 = 3.;
 
 /// `config.json` of diffusers' `AutoencoderTiny`, with the defaults of its class: those of TAESD.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default)]
 pub struct AutoencoderTinyConfig {
     /// Channels of pictures.

@@ -11,7 +11,7 @@ use crate::config::{ConfigError, read_json};
 use crate::weights::{Init, Weights};
 
 /// `text_encoder/config.json`, with the defaults of transformers' class.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default)]
 pub struct ClipTextConfig {
     /// Token ids.

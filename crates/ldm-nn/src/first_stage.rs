@@ -15,7 +15,7 @@ use crate::vq_model::{VqModel, VqModelConfig};
 use crate::weights::{Checkpoint, Weights};
 
 /// What a [`FirstStage`] is built from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum FirstStageConfig {
     /// With KL regularisation.
     Kl(AutoencoderKlConfig),

@@ -17,7 +17,7 @@ const DISTANCES: i64 = 1 << 23;
 const MOST_CODES: i64 = 1 << 20;
 
 /// `vqvae/config.json`, with the defaults of diffusers' class but for `scaling_factor`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default)]
 pub struct VqModelConfig {
     /// Channels of pictures.

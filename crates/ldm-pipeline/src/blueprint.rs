@@ -10,8 +10,8 @@ use ldm_nn::conditioners::{
     SpatialRescalerConfig, TextualInversion,
 };
 use ldm_nn::{
-    Architecture, Checkpoint, ClipTextConfig, ClipTextModel, ClipTokenizer, FirstStage, FirstStageConfig, Layout, Readout,
-    Report, UNet, Weights,
+    Architecture, AutoencoderTinyConfig, Checkpoint, ClipTextConfig, ClipTextModel, ClipTokenizer, FirstStage, FirstStageConfig,
+    Layout, Readout, Report, TinyDecoder, UNet, Weights,
 };
 use lru::LruCache;
 use tch::{Device, Kind};
@@ -35,6 +35,8 @@ pub(crate) struct Part<C> {
 /// A CLIP text encoder with its tokenizer.
 pub(crate) struct TextPart {
     pub(crate) tokenizer: ClipTokenizer,
+    /// The folder that the tokenizer was read from.
+    pub(crate) vocabulary: PathBuf,
     pub(crate) network: Part<ClipTextConfig>,
     pub(crate) readout: Readout,
 }
@@ -45,7 +47,7 @@ pub(crate) enum ConditionerPlan {
     None,
     Text(TextPart),
     TextPair { first: Option<TextPart>, second: TextPart, numbers: Numbers, zeros_for_empty: bool },
-    Bert { tokenizer: BertTokenizer, network: Part<LdmBertConfig> },
+    Bert { tokenizer: BertTokenizer, vocabulary: PathBuf, network: Part<LdmBertConfig> },
     Class { network: Part<ClassEmbedderConfig>, none: Option<i64> },
     Layout { layout: LayoutConfig, network: Part<LdmBertConfig> },
     Neighbors { width: i64 },
@@ -87,7 +89,8 @@ pub(crate) struct Blueprint {
     pub(crate) conditions: Conditions,
     pub(crate) unet: Part<Architecture>,
     pub(crate) stage: Part<FirstStageConfig>,
-    pub(crate) preview: Option<Part<FirstStageConfig>>,
+    /// A small decoder for previews: of the decoder alone.
+    pub(crate) preview: Option<Part<AutoencoderTinyConfig>>,
     pub(crate) conditioner: ConditionerPlan,
     pub(crate) concat: ConcatPlan,
     pub(crate) scheduler: Scheduler,
@@ -149,7 +152,7 @@ impl Builder {
     }
 
     fn text(&mut self, part: TextPart, index: usize, inversions: &Rc<Inversions>) -> Encoder {
-        let TextPart { tokenizer, network, readout } = part;
+        let TextPart { tokenizer, network, readout, .. } = part;
         let model = self.network(network, None, ClipTextModel::new);
         let kind = self.site.kind.unwrap_or(Kind::Float);
         Encoder { tokenizer, model, readout, inversions: Rc::clone(inversions), kind, index }
@@ -175,7 +178,7 @@ impl Builder {
                 let second = self.text(second, place, &words);
                 Box::new(TextPair { first, second, numbers, zeros_for_empty, cache: LruCache::new(cache) })
             }
-            ConditionerPlan::Bert { tokenizer, network } => {
+            ConditionerPlan::Bert { tokenizer, network, .. } => {
                 let model = self.network(network, None, LdmBertModel::new);
                 Box::new(Bert { tokenizer, model, device, kind, cache: LruCache::new(cache) })
             }
@@ -212,6 +215,11 @@ impl Builder {
             kind => kind,
         };
         self.network(part, kind, FirstStage::new)
+    }
+
+    /// A small decoder.
+    pub(crate) fn preview(&mut self, part: Part<AutoencoderTinyConfig>) -> TinyDecoder {
+        self.network(part, None, TinyDecoder::new)
     }
 
     pub(crate) fn unet(&mut self, part: Part<Architecture>) -> UNet {

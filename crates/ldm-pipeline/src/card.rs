@@ -21,6 +21,7 @@ pub(crate) struct Defaults {
     pub(crate) sampler: Option<String>,
     pub(crate) steps: Option<u32>,
     pub(crate) guidance: Option<f64>,
+    pub(crate) eta: Option<f64>,
     pub(crate) strength: Option<f64>,
 }
 
@@ -52,7 +53,7 @@ impl From<Card> for Habits {
             sampler: defaults.sampler,
             steps: defaults.steps,
             guidance: defaults.guidance,
-            eta: None,
+            eta: defaults.eta,
             strength: defaults.strength,
             rounding: ldm_core::Rounding::Round,
             size: sizes.default,
@@ -61,4 +62,30 @@ impl From<Card> for Habits {
             multiple: sizes.multiple,
         }
     }
+}
+
+/// The card that says these habits.
+pub(crate) fn text(habits: &Habits) -> String {
+    let mut text = String::from("# How the model is served when a request does not say.\n[defaults]\n");
+    if let Some(sampler) = &habits.sampler {
+        text += &format!("sampler = {sampler:?}\n");
+    }
+    if let Some(steps) = habits.steps {
+        text += &format!("steps = {steps}\n");
+    }
+    if let Some(guidance) = habits.guidance {
+        text += &format!("guidance = {guidance:?}\n");
+    }
+    if let Some(eta) = habits.eta {
+        text += &format!("eta = {eta:?}\n");
+    }
+    text += "\n[sizes]\n";
+    if let Some((width, height)) = habits.size {
+        text += &format!("default = [{width}, {height}]\n");
+    }
+    let sizes = [("min", habits.min), ("max", habits.max), ("multiple", habits.multiple)];
+    for (key, size) in sizes {
+        text += &size.map_or(String::new(), |size| format!("{key} = {size}\n"));
+    }
+    text
 }

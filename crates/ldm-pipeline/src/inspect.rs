@@ -86,7 +86,7 @@ pub fn inspect_source(source: &ModelSource) -> Inspection {
     builder.unet(unet);
     builder.stage(stage);
     if let Some(preview) = preview {
-        builder.stage(preview);
+        builder.preview(preview);
     }
     let parts: Vec<Part> = builder.built.into_iter().map(|built| part(dir, built)).collect();
     let wrong = |part: &Part| part.problem.as_ref().map(|problem| format!("{}: {problem}", part.name));

@@ -8,6 +8,7 @@ mod card;
 mod catalogue;
 mod conditioner;
 mod conditioning;
+pub mod convert;
 mod executor;
 mod families;
 mod inspect;

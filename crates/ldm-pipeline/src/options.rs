@@ -160,12 +160,25 @@ pub struct ModelSource {
     pub ema: EmaChoice,
     /// Learnt words (textual inversion, Gal et al. 2022), safetensors files: prompts use them by name.
     pub embeddings: Vec<PathBuf>,
+    /// A tiny decoder that previews are made with: a file of TAESD in its own or diffusers' names, whole or the decoder alone, or a
+    /// directory of diffusers' `AutoencoderTiny`. Without it the first stage makes them.
+    pub preview: Option<PathBuf>,
+    /// A first stage in place of the model's own: TAESD as above, an original file, or a directory of diffusers' autoencoder.
+    pub first_stage: Option<PathBuf>,
 }
 
 impl ModelSource {
     /// A model whose files say everything.
     pub fn new(id: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
-        Self { id: id.into(), dir: dir.into(), config: None, ema: EmaChoice::Auto, embeddings: Vec::new() }
+        Self {
+            id: id.into(),
+            dir: dir.into(),
+            config: None,
+            ema: EmaChoice::Auto,
+            embeddings: Vec::new(),
+            preview: None,
+            first_stage: None,
+        }
     }
 }
 

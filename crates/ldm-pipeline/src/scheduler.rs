@@ -109,6 +109,11 @@ pub(crate) fn alphas_cumprod(folder: &Path) -> Result<Vec<f64>, ModelError> {
     Ok(schedule.alphas_cumprod().to_vec())
 }
 
+/// The noise schedule in `folder`.
+pub(crate) fn schedule(folder: &Path) -> Result<ScheduleConfig, ModelError> {
+    Ok(read_folder(folder)?.config.schedule)
+}
+
 fn read_folder(folder: &Path) -> Result<Scheduler, ModelError> {
     let path = folder.join("scheduler_config.json");
     let file: File = read_json(&path)?;

@@ -6,7 +6,7 @@ use ldm_core::task::Work;
 use ldm_core::{Failure, FailureKind, Request};
 use ldm_nn::conditioners::SpatialRescaler;
 use ldm_nn::unet::Conditioning as UNetConditioning;
-use ldm_nn::{FirstStage, UNet};
+use ldm_nn::{FirstStage, TinyDecoder, UNet};
 use ldm_sampler::SchedulerConfig;
 use tch::{Kind, Tensor};
 
@@ -44,7 +44,7 @@ pub(crate) struct System {
     pub(crate) about: ldm_core::Model,
     pub(crate) stage: FirstStage,
     /// A small decoder for previews.
-    pub(crate) preview: Option<FirstStage>,
+    pub(crate) preview: Option<TinyDecoder>,
     pub(crate) scheduler: SchedulerConfig,
     pub(crate) unet: UNet,
     pub(crate) conditioner: Box<dyn Conditioner>,

@@ -38,6 +38,12 @@ pub(super) struct Args {
     /// A learnt word (textual inversion), a .safetensors file; its name in a prompt stands for it. Repeatable.
     #[arg(long, value_name = "FILE")]
     embedding: Vec<PathBuf>,
+    /// A tiny decoder for previews, loaded and checked as `serve` does it: TAESD, a file or a directory.
+    #[arg(long, value_name = "DIR|FILE")]
+    preview_decoder: Option<PathBuf>,
+    /// A first stage in place of the model's own: another autoencoder, or TAESD for speed.
+    #[arg(long, value_name = "DIR|FILE")]
+    first_stage: Option<PathBuf>,
     /// What to do: txt2img, img2img, inpaint, super-resolution, depth, unconditional, class, layout, semantic or rdm. Without it, what
     /// the other flags ask for, or the first thing that the model does.
     #[arg(long)]
@@ -216,7 +222,8 @@ impl Args {
         let id = self.model.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
         let id = id.unwrap_or_else(|| "model".to_owned());
         let (config, embeddings) = (self.config.clone(), self.embedding.clone());
-        ModelSource { config, ema: self.ema, embeddings, ..ModelSource::new(id, &self.model) }
+        let (preview, first_stage) = (self.preview_decoder.clone(), self.first_stage.clone());
+        ModelSource { config, ema: self.ema, embeddings, preview, first_stage, ..ModelSource::new(id, &self.model) }
     }
 
     fn load_options(&self) -> LoadOptions {

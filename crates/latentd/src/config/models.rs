@@ -1,5 +1,7 @@
 //! The list of models: `[[models]]` in the file, `id=dir,id2=dir2` elsewhere. A list replaces the whole list below it.
 
+use std::path::PathBuf;
+
 use ldm_pipeline::ModelSource;
 use toml::de::{DeArray, DeTable, DeValue};
 
@@ -8,13 +10,27 @@ use super::sources::Problem;
 use crate::nearest::nearest;
 
 /// The keys of a `[[models]]` entry, with their comments.
-pub(super) const KEYS: [(&str, &str); 2] = [
+pub(super) const KEYS: [(&str, &str); 4] = [
     ("id", "The name that requests use."),
     (
         "path",
         "A diffusers directory, or a .safetensors file in the original layout; a relative path starts where the service was started.",
     ),
+    (
+        "preview_decoder",
+        "A tiny decoder for previews: TAESD, a .safetensors file or a directory. The model's own first stage without it.",
+    ),
+    (
+        "first_stage",
+        "A first stage in place of the model's own: another autoencoder, or TAESD; a .safetensors file or a directory.",
+    ),
 ];
+
+/// The settings of a model in the order of [`KEYS`]; those that are none are not written.
+pub(super) fn values(model: &ModelSource) -> [Option<String>; 4] {
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    [Some(model.id.clone()), Some(model.dir.display().to_string()), path(&model.preview), path(&model.first_stage)]
+}
 
 const ENTRY: &str = "`[[models]]` with `id` and `path`";
 const WRITTEN: &str = "ID=DIR, several of them with commas between";
@@ -36,7 +52,7 @@ pub(super) fn from_file(entries: &DeArray<'_>) -> Result<Vec<ModelSource>, Vec<(
 }
 
 fn from_table(start: usize, table: &DeTable<'_>, bad: &mut Vec<(usize, Problem)>) -> Option<ModelSource> {
-    let (mut found, before) = ([None, None], bad.len());
+    let (mut found, before) = ([None; 4], bad.len());
     for (key, value) in table.iter() {
         let known = KEYS.iter().position(|(known, _)| known == key.get_ref());
         match (known, value.get_ref().as_str()) {
@@ -47,13 +63,19 @@ fn from_table(start: usize, table: &DeTable<'_>, bad: &mut Vec<(usize, Problem)>
             }
             (None, _) => {
                 let full = format!("models.{}", key.get_ref());
-                bad.push((key.span().start, Problem::unknown(&full, nearest(&full, ["models.id", "models.path"]))));
+                let names = ["models.id", "models.path", "models.preview_decoder", "models.first_stage"];
+                bad.push((key.span().start, Problem::unknown(&full, nearest(&full, names))));
             }
         }
     }
     match found {
-        [Some(id), Some(path)] => return Some(ModelSource::new(id, path)),
-        [id, _] if bad.len() == before => {
+        [Some(id), Some(path), preview, first_stage] => {
+            // An empty text is none, as it is printed.
+            let [preview, first_stage] =
+                [preview, first_stage].map(|path| path.filter(|path| !path.is_empty()).map(PathBuf::from));
+            return Some(ModelSource { preview, first_stage, ..ModelSource::new(id, path) });
+        }
+        [id, ..] if bad.len() == before => {
             let missing = if id.is_none() { "id" } else { "path" };
             bad.push((start, Problem::new(format!("`models.{missing}` is required in {ENTRY}"))));
         }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use toml::Value;
 
 use super::Config;
-use super::models::KEYS;
+use super::models::{KEYS, values};
 use super::settings::{SECTIONS, SETTINGS};
 
 const HEAD: &str = "\
@@ -30,12 +30,16 @@ pub(crate) fn print(config: &Config) -> String {
     out += "\n# The models, one table each; the first is the default.\n";
     for (at, model) in config.models.iter().enumerate() {
         out += if at == 0 { "[[models]]\n" } else { "\n[[models]]\n" };
-        let values = [model.id.clone(), model.dir.display().to_string()];
-        for ((key, comment), value) in KEYS.into_iter().zip(values) {
+        for ((key, comment), value) in KEYS.into_iter().zip(values(model)) {
             if at == 0 {
                 let _ = writeln!(out, "# {comment}");
             }
-            let _ = writeln!(out, "{key} = {}", Value::String(value));
+            // What is not set shows how it would be.
+            let _ = match value {
+                Some(value) => writeln!(out, "{key} = {}", Value::String(value)),
+                None if at == 0 => writeln!(out, "# {key} = \"\""),
+                None => Ok(()),
+            };
         }
     }
     out

@@ -47,7 +47,7 @@ fn the_table_is_in_order() {
 #[test]
 fn what_is_printed_reads_back() {
     let text = r#"
-        models = [{ id = "a", path = "x/y" }, { id = "b/c:1", path = "quo\"ted" }]
+        models = [{ id = "a", path = "x/y" }, { id = "b/c:1", path = "quo\"ted", preview_decoder = "p", first_stage = "f/g" }]
         server = { listen = "[::1]:9", body_limit_mb = 1, pixel_limit = 4096, cors_origins = ["*", "https://a.example"], shutdown_grace_seconds = 0 }
         engine = { queue = 2, running = 3, row_cap = 4, prompt_cache = 5 }
         device = { device = "cuda:1", dtype = "bf16", threads = 6 }
@@ -59,6 +59,10 @@ fn what_is_printed_reads_back() {
         assert_ne!((setting.get)(&config), (setting.get)(&Config::default()), "{} was not set", setting.name);
     }
     assert_eq!(file(&print(&config)), Ok(config.clone()));
+    let paths = |at: usize| (config.models[at].preview.clone(), config.models[at].first_stage.clone());
+    assert_eq!((paths(0), paths(1)), ((None, None), (Some("p".into()), Some("f/g".into()))));
+    let empty = file("[[models]]\nid = \"a\"\npath = \"b\"\npreview_decoder = \"\"").unwrap();
+    assert_eq!(empty.models[0].preview, None);
     assert_eq!((config.load_options().threads, config.load_options().max_side), (Some(6), Some(11)));
     assert_eq!((Config::default().load_options().threads, Config::default().load_options().max_side), (None, None));
 }
@@ -104,6 +108,7 @@ fn unknown_names_are_errors_that_name_the_nearest_and_the_line() {
         ("[sever]\nlisten = 3", "f.toml:1: `sever` is no setting; did you mean `server`?"),
         ("\nlisten = 3", "f.toml:2: `listen` is no setting; did you mean `server.listen`?"),
         ("[[model]]\nid = \"x\"", "f.toml:1: `model` is no setting; did you mean `models`?"),
+        ("[[models]]\nfirst_stag = \"y\"", "f.toml:2: `models.first_stag` is no setting; did you mean `models.first_stage`?"),
         ("[[models]]\nid = \"x\"\npth = \"y\"", "f.toml:3: `models.pth` is no setting; did you mean `models.path`?"),
     ];
     for (text, expected) in table {

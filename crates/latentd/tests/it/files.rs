@@ -105,3 +105,39 @@ fn checkpoints_become_safetensors_and_run_nothing() {
     let refused = run(&["inspect", &golden("lightning.ckpt")]);
     assert!(refused.code == Some(1) && refused.stdout.contains("safetensors"), "{}", refused.stdout);
 }
+
+#[test]
+fn layouts_are_told_by_names_and_refusals_name_the_part() {
+    let folder = folder("files-layouts");
+    let out = folder.join("out.safetensors");
+    let refused = |args: &[&str], code: i32, word: &str| {
+        let told = run(&[&["convert"], args].concat());
+        assert!(told.code == Some(code) && told.stderr.contains(word), "{args:?}: {:?} {}", told.code, told.stderr);
+        assert!(!told.stderr.contains("panicked"), "{}", told.stderr);
+    };
+    // The tiny model is diffusers' alone: its norms have fewer groups than original ones.
+    refused(&[TINY, text(&out)], 1, "vae has no original form");
+    refused(&[TINY, text(&folder.join("other"))], 2, "must end in .safetensors");
+    refused(&[TINY, text(&folder.join("other.ckpt"))], 2, "not .ckpt");
+    refused(&[text(&out), text(&folder.join("again.safetensors"))], 2, "both .safetensors");
+    refused(&["no/such.ckpt", text(&folder.join("there"))], 1, "no/such.ckpt");
+    assert!(std::fs::read_dir(&folder).unwrap().next().is_none(), "nothing is left");
+}
+
+#[test]
+fn another_first_stage_must_be_for_the_same_latents() {
+    let folder = folder("files-stages");
+    let out = folder.join("out.png");
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/demo/vae");
+    let common =
+        ["generate", "--model", TINY, "--prompt", "a cat", "--threads", "1", "--steps", "2", "--quiet", "--out", text(&out)];
+    for (flag, word) in
+        [("--first-stage", "16 latent channels, the model's own has 4"), ("--preview-decoder", "no AutoencoderTiny")]
+    {
+        let told = run(&[&common[..], &[flag, demo]].concat());
+        assert!(told.code != Some(0) && told.stderr.contains(word) && !out.exists(), "{flag}: {}", told.stderr);
+    }
+    let own = format!("{TINY}/vae");
+    let told = run(&[&common[..], &["--first-stage", &own]].concat());
+    assert!(told.code == Some(0) && out.is_file(), "{}", told.stderr);
+}

@@ -5,12 +5,13 @@ mod builtin;
 mod fields;
 mod model;
 mod serving;
+mod write;
 mod yaml;
 
 pub use builtin::{BUILTIN, builtin, builtins};
 pub use model::{
     Conditioner, ConditionerKind, ConditioningKey, Ddconfig, Diffusion, Ema, FirstStage, Layer, Model, NumClasses,
-    Parameterization, Scale, Schedule, Unet,
+    Parameterization, Scale, Schedule, Sequential, Unet,
 };
 pub use serving::{Defaults, Rounding, Serving, Task};
 pub use yaml::{Node, Sidecar};

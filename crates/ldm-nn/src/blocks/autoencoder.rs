@@ -88,9 +88,9 @@ impl CoderConfig {
 }
 
 /// Names of a level of the encoder without and with attention.
-pub(crate) const DOWN: [&str; 2] = ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"];
+pub const DOWN: [&str; 2] = ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"];
 /// Names of a level of the decoder without and with attention.
-pub(crate) const UP: [&str; 2] = ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"];
+pub const UP: [&str; 2] = ["UpDecoderBlock2D", "AttnUpDecoderBlock2D"];
 
 /// Which of `levels` have attention, by `names`.
 fn attention_levels(

@@ -28,6 +28,19 @@ const LAYER: [(&str, &str); 5] = [
     ("attn.out_proj.", "self_attn.out_proj."),
 ];
 
+/// Every name that an OpenCLIP text tower of so many layers may have behind a prefix: [`open_clip`] says what they are.
+pub fn open_clip_candidates(layers: i64) -> impl Iterator<Item = String> {
+    let leaves = |name: String| ["weight", "bias"].map(|leaf| format!("{name}{leaf}"));
+    let parts = LAYER.iter().map(|(theirs, _)| *theirs).chain(["attn.in_proj_"]);
+    let parts: Vec<&str> = parts.collect();
+    let layers = (0..layers).flat_map(move |index| {
+        let named: Vec<String> = parts.iter().map(|part| format!("transformer.resblocks.{index}.{part}")).collect();
+        named.into_iter().flat_map(leaves)
+    });
+    let single = ["positional_embedding", "token_embedding.weight", "text_projection"].map(str::to_owned);
+    single.into_iter().chain(leaves("ln_final.".to_owned())).chain(layers)
+}
+
 /// What becomes of a parameter of OpenCLIP's text tower behind `prefix`: layers that `config` does not have are left out, and the
 /// projection if it has none; so are the contrastive scale, the mask, the picture's tower, and anything else in the file.
 pub fn open_clip(prefix: &str, config: &ClipTextConfig, name: &str) -> Mapped {

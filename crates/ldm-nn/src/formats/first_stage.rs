@@ -11,7 +11,7 @@ use crate::vq_model::VqModelConfig;
 use crate::weights::{Checkpoint, Mapped};
 
 /// What a first stage's names start with in the checkpoint of a whole model.
-const PREFIX: &str = "first_stage_model.";
+pub const PREFIX: &str = "first_stage_model.";
 
 /// What is left out: the discriminator and the perceptual loss, and averages of training.
 const LEFT_OUT: [&str; 2] = ["loss.", "model_ema."];
@@ -202,6 +202,15 @@ pub(crate) fn diffusers_name(name: &str) -> String {
     [(".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")]
         .iter()
         .fold(name.to_owned(), |name, (old, new)| name.replace(old, new))
+}
+
+/// What becomes of an original parameter of a first stage with so many levels, without a prefix; of TAESD when there are none.
+pub fn original(name: &str, levels: Option<usize>) -> Mapped {
+    let named = match levels {
+        Some(levels) => original_name(name, levels),
+        None => tiny_name(name, None),
+    };
+    Mapped::As(named.unwrap_or_else(|| name.to_owned()))
 }
 
 /// Diffusers' name for an original one of a first stage with so many levels; `None` for what is no such name.

@@ -3,4 +3,5 @@
 pub mod bert;
 pub mod clip;
 pub mod first_stage;
+pub mod inverse;
 pub mod unet;

@@ -224,6 +224,11 @@ impl Checkpoint {
         self.entries.get(name).map(Entry::made)
     }
 
+    /// The dtype of a tensor in the file.
+    pub fn kind(&self, name: &str) -> Option<Kind> {
+        self.entries.get(name).map(|entry| entry.kind)
+    }
+
     /// Numbers stored, all tensors together.
     pub fn parameters(&self) -> u64 {
         self.entries.values().map(|entry| entry.shape.iter().product::<i64>().unsigned_abs()).sum()

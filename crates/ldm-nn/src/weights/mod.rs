@@ -4,7 +4,7 @@ mod checkpoint;
 mod variables;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
 
@@ -36,7 +36,7 @@ pub enum Init {
 enum Origin {
     Checkpoint(Checkpoint),
     Fresh(RefCell<Variables>),
-    Shapes,
+    Shapes(RefCell<BTreeMap<String, Vec<i64>>>),
 }
 
 struct Source {
@@ -123,7 +123,7 @@ impl Weights {
 
     /// Shapes alone: nothing is allocated; for counting parameters.
     pub fn shapes() -> Self {
-        Self::new(Origin::Shapes, Kind::Float, Device::Cpu, Layout::Contiguous)
+        Self::new(Origin::Shapes(RefCell::default()), Kind::Float, Device::Cpu, Layout::Contiguous)
     }
 
     /// The child named `name`, or the `name`-th of a list.
@@ -159,7 +159,7 @@ impl Weights {
     pub fn has(&self, name: &str) -> bool {
         match &self.source.origin {
             Origin::Checkpoint(checkpoint) => checkpoint.shape(&self.join(name)).is_some(),
-            Origin::Fresh(_) | Origin::Shapes => false,
+            Origin::Fresh(_) | Origin::Shapes(_) => false,
         }
     }
 
@@ -175,7 +175,10 @@ impl Weights {
         }
         match &source.origin {
             Origin::Fresh(variables) => variables.borrow_mut().add(path, shape, init, source.device),
-            Origin::Shapes => Tensor::zeros([1], (Kind::Float, Device::Cpu)).expand(shape, false),
+            Origin::Shapes(shapes) => {
+                shapes.borrow_mut().insert(path, shape.to_vec());
+                Tensor::zeros([1], (Kind::Float, Device::Cpu)).expand(shape, false)
+            }
             Origin::Checkpoint(checkpoint) => {
                 let tensor = match checkpoint.shape(&path) {
                     None => {
@@ -214,11 +217,19 @@ impl Weights {
         if report.is_clean() { Ok(report) } else { Err(LoadError(report)) }
     }
 
+    /// Names and shapes of the parameters that were asked of [`shapes`](Self::shapes), once every module is built.
+    pub fn into_shapes(self) -> BTreeMap<String, Vec<i64>> {
+        match &self.source.origin {
+            Origin::Shapes(shapes) => shapes.take(),
+            Origin::Checkpoint(_) | Origin::Fresh(_) => BTreeMap::default(),
+        }
+    }
+
     /// The variables that [`fresh`](Self::fresh) made, once every module is built.
     pub fn into_variables(self) -> Variables {
         match &self.source.origin {
             Origin::Fresh(variables) => variables.take(),
-            Origin::Checkpoint(_) | Origin::Shapes => Variables::default(),
+            Origin::Checkpoint(_) | Origin::Shapes(_) => Variables::default(),
         }
     }
 }

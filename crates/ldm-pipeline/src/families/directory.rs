@@ -99,13 +99,14 @@ fn text(dir: &Path, tokenizer: &'static str, name: &'static str, readout: Readou
     let checkpoint = folder.checkpoint("model");
     // Without the encoder's configuration the tokenizer is still looked at.
     let positions = config.as_ref().map_or(77, |config| config.max_position_embeddings as usize);
-    let tokenizer = ClipTokenizer::read(&dir.join(tokenizer), positions).map_err(ModelError::from);
+    let vocabulary = dir.join(tokenizer);
+    let tokenizer = ClipTokenizer::read(&vocabulary, positions).map_err(ModelError::from);
     let mut problems = Problems::default();
     match (problems.keep(tokenizer), problems.keep(config), problems.keep(checkpoint)) {
         (Some(tokenizer), Some(config), Some(checkpoint)) => {
             let class = if config.has_projection() { "CLIPTextModelWithProjection" } else { "CLIPTextModel" };
             let checkpoint = checkpoint.rename(ClipTextModel::canonical_name);
-            Ok(TextPart { tokenizer, network: Part { name, class, config, checkpoint }, readout })
+            Ok(TextPart { tokenizer, vocabulary, network: Part { name, class, config, checkpoint }, readout })
         }
         _ => Err(problems.0),
     }
@@ -118,12 +119,14 @@ fn bert(dir: &Path) -> Result<ConditionerPlan, Vec<ModelError>> {
         .or_else(|_| Checkpoint::open(&dir.join("bert"), "pytorch_model"))
         .map_err(|source| ModelError::Checkpoint { part: "bert", source });
     let positions = config.as_ref().map_or(77, |config| config.max_position_embeddings as usize);
-    let tokenizer = BertTokenizer::read(&dir.join("tokenizer"), positions).map_err(ModelError::from);
+    let vocabulary = dir.join("tokenizer");
+    let tokenizer = BertTokenizer::read(&vocabulary, positions).map_err(ModelError::from);
     let mut problems = Problems::default();
     match (problems.keep(tokenizer), problems.keep(config), problems.keep(checkpoint)) {
         (Some(tokenizer), Some(config), Some(checkpoint)) => {
             let checkpoint = checkpoint.rename(LdmBertModel::canonical_name);
-            Ok(ConditionerPlan::Bert { tokenizer, network: Part { name: "bert", class: "LDMBertModel", config, checkpoint } })
+            let network = Part { name: "bert", class: "LDMBertModel", config, checkpoint };
+            Ok(ConditionerPlan::Bert { tokenizer, vocabulary, network })
         }
         _ => Err(problems.0),
     }
@@ -142,7 +145,7 @@ fn unet(dir: &Path) -> Result<Part<Architecture>, Vec<ModelError>> {
 }
 
 /// The autoencoder of a pipeline's directory, or of its own.
-pub(super) fn read_stage(dir: &Path) -> Result<Part<FirstStageConfig>, ModelError> {
+pub(crate) fn read_stage(dir: &Path) -> Result<Part<FirstStageConfig>, ModelError> {
     if dir.join("config.json").is_file() {
         let wrong = |source| ModelError::Config { part: "config.json", source };
         let config = FirstStageConfig::read(&dir.join("config.json")).map_err(wrong)?;
@@ -171,7 +174,7 @@ fn stage(dir: &Path) -> Result<Part<FirstStageConfig>, Vec<ModelError>> {
 }
 
 /// The class of an autoencoder.
-pub(super) fn class_name(config: &FirstStageConfig) -> &'static str {
+pub(crate) fn class_name(config: &FirstStageConfig) -> &'static str {
     match config {
         FirstStageConfig::Kl(_) => "AutoencoderKL",
         FirstStageConfig::Vq(_) => "VQModel",
@@ -199,7 +202,7 @@ fn concat(dir: &Path, class: &Class, unet: &Architecture, latent: i64) -> Result
 }
 
 /// Reads a directory; every problem of every part when there is any.
-pub(super) fn read(dir: &Path) -> Result<Blueprint, Vec<ModelError>> {
+pub(crate) fn read(dir: &Path) -> Result<Blueprint, Vec<ModelError>> {
     let index: Value = read_json(&dir.join("model_index.json")).map_err(|error| vec![error])?;
     let class = class_of(dir, &index).map_err(|error| vec![error])?;
     let mut problems = Problems::default();

@@ -1,7 +1,8 @@
 //! Formats of models: which networks files hold and how they go together. One file each.
 
-mod directory;
+pub(crate) mod directory;
 pub(crate) mod original;
+mod stages;
 
 use std::path::{Path, PathBuf};
 
@@ -95,10 +96,12 @@ impl Problems {
 
 /// Reads what a source holds, whatever its format; every problem when there is any.
 pub(crate) fn read(source: &ModelSource) -> Result<Blueprint, Vec<ModelError>> {
-    if source.dir.is_file() {
-        return original::read(&source.dir, source.config.as_deref(), source.ema);
-    }
-    directory::read(&source.dir)
+    let mut blueprint = match source.dir.is_file() {
+        true => original::read(&source.dir, source.config.as_deref(), source.ema)?,
+        false => directory::read(&source.dir)?,
+    };
+    stages::attach(&mut blueprint, source).map_err(|error| vec![error])?;
+    Ok(blueprint)
 }
 
 /// The family that a directory's index names, if it names a known one.
@@ -118,7 +121,7 @@ pub(crate) fn largest_side(concat: &ConcatPlan) -> Option<u32> {
 
 /// The first stage alone: of a file, of a pipeline's directory, or of an autoencoder's own directory.
 pub(crate) fn read_stage(model: &Path, config: Option<&Path>) -> Result<Part<FirstStageConfig>, ModelError> {
-    if model.is_file() { original::read_stage(model, config) } else { directory::read_stage(model) }
+    if model.is_file() { original::read_stage(original::Original::new(model), config) } else { directory::read_stage(model) }
 }
 
 /// Loads the model.
@@ -133,7 +136,7 @@ pub(crate) fn load(source: &ModelSource, options: &LoadOptions) -> Result<System
     let concat = builder.concat(concat);
     let unet = builder.unet(unet);
     let stage = builder.stage(stage);
-    let preview = preview.map(|preview| builder.stage(preview));
+    let preview = preview.map(|preview| builder.preview(preview));
     let parameters = builder.finish()?;
     let about = ldm_core::Model { parameters, prompt_tokens: conditioner.prompt_tokens() as u32, ..about };
     let scheduler = scheduler.config;

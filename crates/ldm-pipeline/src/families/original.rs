@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ldm_core::{BoxBounds, Conditions, NeighborBounds, Rounding, Task};
 use ldm_formats::card::{
     self, Card, Conditioner, ConditionerKind, Diffusion, Ema as CardEma, FirstStage as Stage, Layer, Model, Parameterization,
-    Scale,
+    Scale, Unet,
 };
 use ldm_formats::header;
 use ldm_formats::recognise::{Shapes, recognise};
@@ -57,16 +57,32 @@ fn card_at(config: &Path) -> Result<Card, ModelError> {
 }
 
 /// A description that lies beside a file: `name.yaml`, `name.toml`, `config.yaml`.
-fn beside(file: &Path) -> Option<PathBuf> {
+pub(crate) fn beside(file: &Path) -> Option<PathBuf> {
     let folder = file.parent()?;
     let own = ["yaml", "yml", "toml"].map(|extension| file.with_extension(extension));
     let shared = ["config.yaml", "config.yml", "card.toml"].map(|name| folder.join(name));
     own.into_iter().chain(shared).find(|path| path.is_file())
 }
 
+/// A file, and where its tensors are: in itself, or in a copy of it in safetensors, elsewhere.
+#[derive(Clone, Copy)]
+pub(crate) struct Original<'a> {
+    /// What lies beside it describes it.
+    pub(crate) file: &'a Path,
+    /// A safetensors file.
+    pub(crate) weights: &'a Path,
+}
+
+impl<'a> Original<'a> {
+    pub(crate) fn new(file: &'a Path) -> Self {
+        Self { file, weights: file }
+    }
+}
+
 /// The description of a file, and how it was found.
-pub(crate) fn describe(file: &Path, config: Option<&Path>) -> Result<(Card, Vec<String>), ModelError> {
-    let header = header::open(file).map_err(|error| invalid(file, error))?;
+pub(crate) fn describe(original: Original<'_>, config: Option<&Path>) -> Result<(Card, Vec<String>), ModelError> {
+    let Original { file, weights } = original;
+    let header = header::open(weights).map_err(|error| invalid(file, error))?;
     if let Some(config) = config.map(Path::to_owned).or_else(|| beside(file)) {
         let card = card_at(&config)?;
         return Ok((card, vec![format!("described by {}", config.display())]));
@@ -78,7 +94,7 @@ pub(crate) fn describe(file: &Path, config: Option<&Path>) -> Result<(Card, Vec<
 }
 
 /// The first stage of a card.
-fn stage_config(file: &Path, stage: &Stage, scale: f64) -> Result<FirstStageConfig, ModelError> {
+pub(crate) fn stage_config(file: &Path, stage: &Stage, scale: f64) -> Result<FirstStageConfig, ModelError> {
     let config = |source| ModelError::Config { part: "first_stage_model", source };
     let (embed_dim, n_embed, dd) = match stage {
         Stage::Kl { embed_dim, ddconfig } => (embed_dim, Value::Null, ddconfig),
@@ -106,9 +122,10 @@ fn stage_config(file: &Path, stage: &Stage, scale: f64) -> Result<FirstStageConf
 }
 
 /// The first stage alone, of a file that holds one (or a whole model).
-pub(crate) fn read_stage(file: &Path, config: Option<&Path>) -> Result<Part<FirstStageConfig>, ModelError> {
-    let (card, _) = describe(file, config)?;
-    let checkpoint = open(file)?;
+pub(crate) fn read_stage(original: Original<'_>, config: Option<&Path>) -> Result<Part<FirstStageConfig>, ModelError> {
+    let (card, _) = describe(original, config)?;
+    let Original { file, weights } = original;
+    let checkpoint = open(weights)?;
     let scale = match &card.model {
         Model::Diffusion(diffusion) => scale_of(file, diffusion, &checkpoint)?,
         Model::FirstStage(_) => 1.,
@@ -122,7 +139,7 @@ fn stage_part(config: FirstStageConfig, checkpoint: Checkpoint) -> Part<FirstSta
     Part { name: "first_stage_model", class, config, checkpoint }
 }
 
-fn open(file: &Path) -> Result<Checkpoint, ModelError> {
+pub(crate) fn open(file: &Path) -> Result<Checkpoint, ModelError> {
     Checkpoint::open_files([file.to_owned()]).map_err(|source| ModelError::Checkpoint { part: "checkpoint", source })
 }
 
@@ -135,8 +152,13 @@ fn scale_of(file: &Path, diffusion: &Diffusion, checkpoint: &Checkpoint) -> Resu
 }
 
 fn architecture(diffusion: &Diffusion) -> Result<Architecture, ModelError> {
+    architecture_of(&diffusion.unet, diffusion.image_size)
+}
+
+/// The denoiser that parameters of the original class describe.
+pub(crate) fn architecture_of(unet: &Unet, image_size: Option<u32>) -> Result<Architecture, ModelError> {
     let config = |source| ModelError::Config { part: "model.diffusion_model", source };
-    let mut params = serde_json::to_value(&diffusion.unet).unwrap_or(Value::Null);
+    let mut params = serde_json::to_value(unet).unwrap_or(Value::Null);
     if let Value::Object(params) = &mut params {
         params.retain(|_, value| !value.is_null());
         if params.get("disable_self_attentions").and_then(Value::as_array).is_some_and(Vec::is_empty) {
@@ -146,7 +168,7 @@ fn architecture(diffusion: &Diffusion) -> Result<Architecture, ModelError> {
             params.remove("transformer_depth");
         }
         params.remove("time_cond_proj_dim");
-        params.extend(diffusion.image_size.map(|size| ("image_size".to_owned(), json!(size))));
+        params.extend(image_size.map(|size| ("image_size".to_owned(), json!(size))));
     }
     OpenAiConfig::from_params(&params).and_then(|params| params.architecture()).map_err(config)
 }
@@ -241,7 +263,8 @@ fn clip_part(
         ConditionerKind::Clip { .. } => ("cond_stage_model", "FrozenCLIPEmbedder"),
         _ => ("cond_stage_model", "FrozenOpenCLIPEmbedder"),
     };
-    Ok(TextPart { tokenizer, network: Part { name, class, config, checkpoint }, readout: Readout { layer, normed } })
+    let network = Part { name, class, config, checkpoint };
+    Ok(TextPart { tokenizer, vocabulary: folder, network, readout: Readout { layer, normed } })
 }
 
 fn bert_part(params: BertEmbedderParams, checkpoint: &Checkpoint) -> Result<Part<LdmBertConfig>, ModelError> {
@@ -318,7 +341,7 @@ fn conditioning(file: &Path, card: &Card, diffusion: &Diffusion, checkpoint: &Ch
                     let folder = vocabulary(file, 0, "vocab.txt")?;
                     let tokenizer = BertTokenizer::read(&folder, max_seq_len as usize)?;
                     (conditions.prompt, conditions.guidance) = (true, true);
-                    conditioner = ConditionerPlan::Bert { tokenizer, network };
+                    conditioner = ConditionerPlan::Bert { tokenizer, vocabulary: folder, network };
                 } else {
                     let layout = layout(file, vocab_size, max_seq_len)?;
                     conditions.boxes =
@@ -440,11 +463,18 @@ fn ema(choice: EmaChoice, card: CardEma) -> Ema {
 /// Reads a file with its description; every problem when there is any.
 pub(super) fn read(file: &Path, config: Option<&Path>, choice: EmaChoice) -> Result<Blueprint, Vec<ModelError>> {
     let one = |error| vec![error];
-    let (card, evidence) = describe(file, config).map_err(one)?;
-    blueprint(file, &card, evidence, choice).map_err(one)
+    let (card, evidence) = describe(Original::new(file), config).map_err(one)?;
+    blueprint(Original::new(file), &card, evidence, choice).map_err(one)
 }
 
-fn blueprint(file: &Path, card: &Card, evidence: Vec<String>, choice: EmaChoice) -> Result<Blueprint, ModelError> {
+/// What a card and a file are together.
+pub(crate) fn blueprint(
+    original: Original<'_>,
+    card: &Card,
+    evidence: Vec<String>,
+    choice: EmaChoice,
+) -> Result<Blueprint, ModelError> {
+    let Original { file, weights } = original;
     let Some(diffusion) = card.model.diffusion() else {
         return Err(invalid(
             file,
@@ -459,7 +489,7 @@ fn blueprint(file: &Path, card: &Card, evidence: Vec<String>, choice: EmaChoice)
     if tasks.contains(&Task::Img2Img) && !tasks.contains(&Task::Inpaint) {
         tasks.push(Task::Inpaint);
     }
-    let checkpoint = open(file)?;
+    let checkpoint = open(weights)?;
     let scale = scale_of(file, diffusion, &checkpoint)?;
     let stage = stage_part(stage_config(file, &diffusion.first_stage, scale)?, checkpoint.clone());
     let architecture = architecture(diffusion)?;

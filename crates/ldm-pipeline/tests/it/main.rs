@@ -1,8 +1,10 @@
 //! The executor from outside: against diffusers' pipelines (`tools/goldens/pipeline.py`), and against itself in company.
 
 mod batching;
+mod convert;
 mod goldens;
 mod models;
 mod repeating;
 mod rig;
+mod stages;
 mod systems;

@@ -78,9 +78,9 @@ struct Object {
 /// What was asked for; what is absent was not said.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Case {
-    model: String,
-    name: String,
+pub(crate) struct Case {
+    pub(crate) model: String,
+    pub(crate) name: String,
     task: String,
     prompt: Option<String>,
     negative_prompt: Option<String>,
@@ -104,15 +104,15 @@ struct Case {
     neighbors: Option<Vec<Vec<f32>>>,
 }
 
-fn goldens() -> PathBuf {
+pub(crate) fn goldens() -> PathBuf {
     directory().join("systems")
 }
 
-fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     serde_json::from_slice(&std::fs::read(goldens().join("cases.json")).expect("a file")).expect("cases")
 }
 
-fn picture(path: &Path) -> Raster {
+pub(crate) fn picture(path: &Path) -> Raster {
     let picture = image::open(path).expect("a picture").to_rgb8();
     Raster::new(picture.width(), picture.height(), picture.into_raw()).expect("its own size")
 }
@@ -123,7 +123,7 @@ fn plane(name: &str) -> Plane {
 }
 
 impl Case {
-    fn draft(&self) -> Draft {
+    pub(crate) fn draft(&self) -> Draft {
         let raster = |name: &Option<String>| name.as_ref().map(|name| picture(&goldens().join(name)));
         let map = |name: &Option<String>| name.as_deref().map(plane);
         let bbox = |object: &Object| Bbox {
@@ -191,7 +191,7 @@ const EMBEDDINGS: [&str; 5] =
     ["embedding.weight", "token_emb.weight", "pos_emb.emb.weight", "embed_tokens.weight", "embed_positions.weight"];
 
 /// Variance 1/fan_in; embeddings 0.5, norms and single numbers 1 ± 0.1, biases 0.1.
-fn weight(name: &str, shape: &[i64]) -> Tensor {
+pub(crate) fn weight(name: &str, shape: &[i64]) -> Tensor {
     let ends = |end: &&str| name.ends_with(*end);
     match shape {
         [] => uniform(name, shape, |x| 1. + 0.1 * x),
@@ -218,8 +218,13 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// The model as its authors would hand it out: a directory, or a file beside its description.
-fn made(model: &str) -> PathBuf {
-    let (from, dir) = (goldens().join(model), scratch(model));
+pub(crate) fn made(model: &str) -> PathBuf {
+    made_in(model, scratch(model))
+}
+
+/// The same in a directory that is given.
+pub(crate) fn made_in(model: &str, dir: PathBuf) -> PathBuf {
+    let from = goldens().join(model);
     copy(&from, &dir);
     let files: Files = serde_json::from_slice(&std::fs::read(from.join("model.json")).expect("a file")).expect("shapes");
     for (to, from) in &files.copies {
@@ -234,7 +239,7 @@ fn made(model: &str) -> PathBuf {
     if dir.join("model_index.json").is_file() { dir } else { dir.join("model.safetensors") }
 }
 
-fn request(device: &DeviceExecutor, draft: Draft) -> Arc<Request> {
+pub(crate) fn request(device: &DeviceExecutor, draft: Draft) -> Arc<Request> {
     let mut requests = draft.check(&device.catalogue()).expect("a valid draft");
     Arc::new(requests.remove(0))
 }
@@ -244,6 +249,35 @@ fn together(device: &mut DeviceExecutor, requests: [&Arc<Request>; 2]) -> [Finis
     let [mut a, mut b] = requests.map(|request| device.prepare(request).expect("it is prepared"));
     while !evaluate(device, &mut [&mut a, &mut b])[0] {}
     [decode(device, a), decode(device, b)]
+}
+
+#[test]
+fn a_large_super_resolution_is_that_of_compvis() {
+    let path = made_in("original-super-resolution", scratch("super-resolution-tiles"));
+    let mut device = DeviceExecutor::load(&[ModelSource::new("tiny", path)], &options()).expect("it loads");
+    // The pixels that the golden's program counts out: 192 high, 256 wide, in six tiles of 128.
+    let pixels = (0..192u32).flat_map(|y| (0..256u32).map(move |x| (x, y)));
+    let bytes: Vec<u8> =
+        pixels.flat_map(|(x, y)| (0..3u32).map(move |c| ((x * 3 + y * 5 + (x * y) / 64 + c * 80) % 256) as u8)).collect();
+    let draft = Draft {
+        lr_image: Some(Raster::new(256, 192, bytes).expect("its own size")),
+        steps: Some(2),
+        sampler: Some("ddim".into()),
+        eta: Some(0.),
+        seed: Some(48),
+        guidance: Some(1.),
+        ..Draft::new(Task::SuperResolution)
+    };
+    let job = request(&device, draft);
+    let mut run = device.prepare(&job).expect("it is prepared");
+    while !evaluate(&mut device, &mut [&mut run])[0] {}
+    let latent = Tensor::from_slice(&device.latent(&run)).view([1, 3, 192, 256]);
+    let every = latent.slice(2, None, None, 4).slice(3, None, None, 4).contiguous();
+    let golden = Checkpoint::open_files([goldens().join("tiles.safetensors")]).expect("the golden").tensor("latent");
+    let numbers = |x: &Tensor| Vec::<f32>::try_from(x.flatten(0, -1)).expect("numbers");
+    let error = error(&numbers(&every), &numbers(&golden));
+    println!("original-super-resolution.tiles: {error:.1e}");
+    assert!(error <= CLOSE, "{error:.1e}");
 }
 
 fn compare(model: &str) {
