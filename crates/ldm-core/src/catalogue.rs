@@ -39,6 +39,8 @@ pub struct Model {
     pub prompt_tokens: u32,
     /// What else it can be asked to follow.
     pub conditions: Conditions,
+    /// Names of adapters that jobs may be drawn with.
+    pub loras: Vec<String>,
 }
 
 /// What a model can be asked to follow: each task needs its own.

@@ -2,8 +2,8 @@
 
 use crate::task::{Bbox, Class, Depth, Img2Img, Inpaint, Layout, Rdm, Semantic, SuperResolution, Txt2Img, Unconditional, Work};
 use crate::{
-    BoxBounds, Catalogue, Defaults, Model, NeighborBounds, Plane, Prompting, Raster, Request, Rounding, Task, Tuning, Violation,
-    Violations,
+    BoxBounds, Catalogue, Defaults, Lora, Model, NeighborBounds, Plane, Prompting, Raster, Request, Rounding, Task, Tuning,
+    Violation, Violations, lora,
 };
 
 /// The largest seed: the largest whole number that JSON carries safely through every client.
@@ -38,6 +38,8 @@ pub struct Draft {
     pub eta: Option<f64>,
     /// Seed; −1 draws one. Picture `i` of several uses `seed + i`.
     pub seed: Option<i64>,
+    /// Adapters of the model.
+    pub loras: Vec<Lora>,
     /// Settings for reproducing other programs' pictures.
     pub tuning: Tuning,
     /// How numbers become bytes.
@@ -85,6 +87,7 @@ impl Draft {
             guidance: None,
             eta: None,
             seed: None,
+            loras: Vec::new(),
             tuning: Tuning::default(),
             rounding: None,
             images: None,
@@ -256,6 +259,7 @@ impl Draft {
             Some((sampler, schedule)) => (sampler, schedule),
             None => (String::new(), String::new()),
         };
+        lora::check(&self.loras, model, &mut bad);
         self.tuning.check(&mut bad);
         let work = self.check_work(shape, steps, &mut bad);
         let dictated = work.as_ref().and_then(|(_, size)| *size).map(|size| size.map(i64::from));
@@ -280,6 +284,7 @@ impl Draft {
             guidance,
             eta,
             seed: seed.unsigned_abs(),
+            loras: self.loras,
             tuning: self.tuning,
             rounding: self.rounding.unwrap_or(shape.defaults.rounding),
             preview_every: preview_every.map(|every| small(Some(every))),

@@ -8,6 +8,7 @@ mod catalogue;
 mod draft;
 mod event;
 mod id;
+mod lora;
 mod raster;
 mod request;
 pub mod task;
@@ -19,6 +20,7 @@ pub use catalogue::{Alias, Bounds, BoxBounds, Catalogue, Conditions, Defaults, M
 pub use draft::{Draft, MAX_SEED};
 pub use event::{Ending, Event, Failure, FailureKind, Output, Preview, Progress, Timings};
 pub use id::JobId;
+pub use lora::Lora;
 pub use raster::{Plane, PlaneError, Raster, RasterError};
 pub use request::{Prompting, Request};
 pub use task::Task;

@@ -1,7 +1,7 @@
 //! What a device is asked to do: one picture, everything resolved and within bounds.
 
 use crate::task::Work;
-use crate::{Rounding, Tuning};
+use crate::{Lora, Rounding, Tuning};
 
 /// How a prompt is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct Request {
     pub eta: f64,
     /// Seed of the noise.
     pub seed: u64,
+    /// Adapters, each at most once.
+    pub loras: Vec<Lora>,
     /// Settings for reproducing other programs' pictures.
     pub tuning: Tuning,
     /// How numbers become bytes.

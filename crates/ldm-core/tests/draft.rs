@@ -2,8 +2,8 @@
 
 use ldm_core::task::{Bbox, Work};
 use ldm_core::{
-    Alias, Bounds, BoxBounds, Catalogue, Conditions, Defaults, Draft, MAX_SEED, Model, NeighborBounds, Plane, Raster, Request,
-    Rounding, Sampler, Sizes, Task, Violations,
+    Alias, Bounds, BoxBounds, Catalogue, Conditions, Defaults, Draft, Lora, MAX_SEED, Model, NeighborBounds, Plane, Raster,
+    Request, Rounding, Sampler, Sizes, Task, Violations,
 };
 
 fn catalogue() -> Catalogue {
@@ -38,6 +38,7 @@ fn catalogue() -> Catalogue {
             },
             prompt_tokens: 75,
             conditions: Default::default(),
+            loras: vec!["ink".into(), "moss".into()],
         }],
         samplers: vec![dpm, sampler("ddim", "DDIM", true, &["default"])],
         bounds: Bounds { steps: 100, guidance: 30., images: 4, prompt_chars: 10 },
@@ -291,4 +292,26 @@ fn maps_are_resized_to_the_nearest_place() {
     assert_eq!(plane.nearest(2, 1).data(), [0, 2], "the upper left of each block");
     assert_eq!(plane.nearest(4, 4).data(), [0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7]);
     assert!(Plane::new(4, 2, vec![0; 7]).is_err());
+}
+
+#[test]
+fn loras_are_those_of_the_model_each_once_and_within_bounds() {
+    let lora = |name: &str, strength| Lora { name: name.into(), strength };
+    let asked = |loras: Vec<Lora>| check(|draft| draft.loras = loras);
+    assert!(asked(vec![]).unwrap()[0].loras.is_empty());
+    let request = asked(vec![lora("moss", -4.), lora("ink", 4.)]).unwrap().remove(0);
+    assert_eq!(request.loras, [lora("moss", -4.), lora("ink", 4.)]);
+    let fields = |loras: Vec<Lora>| asked(loras).unwrap_err().0.into_iter().map(|bad| bad.field).collect::<Vec<_>>();
+    for strength in [4.01, -4.01, f64::NAN, f64::INFINITY] {
+        assert_eq!(fields(vec![lora("ink", 1.), lora("moss", strength)]), ["loras[1].strength"], "{strength}");
+    }
+    assert_eq!(fields(vec![lora("ink", 1.), lora("ink", 0.5)]), ["loras[1].name"]);
+    assert_eq!(fields(vec![lora("Ink", 9.), lora("moss", 1.)]), ["loras[0].strength", "loras[0].name"]);
+    let bad = asked(vec![lora("Ink", 1.)]).unwrap_err().0.remove(0);
+    assert_eq!((bad.limit.as_deref(), bad.value.as_deref()), (Some("ink, moss"), Some("Ink")));
+    let most = fields((0..9).map(|i| lora(&i.to_string(), 1.)).collect());
+    assert_eq!((most[0].as_str(), most.len()), ("loras", 9), "the count, and the eight names that are read");
+    // Of a model that is not served nobody knows the names.
+    let unserved = check(|draft| (draft.model, draft.loras) = (Some("x".into()), vec![lora("any", 1.)])).unwrap_err();
+    assert_eq!(unserved.0.len(), 1);
 }

@@ -47,6 +47,10 @@ fn infotext(request: &Request, sampler: &str) -> String {
     if request.eta > 0.0 {
         add(if request.sampler == "ddim" { "Eta DDIM" } else { "Eta" }, &request.eta);
     }
+    if !request.loras.is_empty() {
+        let loras: Vec<_> = request.loras.iter().map(|lora| format!("{}: {}", lora.name, lora.strength)).collect();
+        add("Loras", &quoted(&loras.join(", ")));
+    }
     add("Version", &concat!("latentd ", env!("CARGO_PKG_VERSION")));
     text + &rest
 }
@@ -68,7 +72,7 @@ fn quoted(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ldm_core::{Draft, Raster, Task};
+    use ldm_core::{Draft, Lora, Raster, Task};
     use ldm_engine::fake::FakeExecutor;
 
     use super::*;
@@ -105,6 +109,8 @@ mod tests {
                  Size: 64x64, Model: fake, Denoising strength: 0.75{end}"
             )
         );
+        let inked = request(|draft| draft.loras = vec![Lora { name: "ink".to_owned(), strength: 0.8 }, Lora::new("moss")]);
+        assert!(infotext(&inked, "DPM++ 2M").contains(r#", Loras: "ink: 0.8, moss: 1","#));
         let eta = request(|draft| (draft.sampler, draft.eta) = (Some("ddim".to_owned()), Some(0.5)));
         assert!(infotext(&eta, "DDIM").contains(", Eta DDIM: 0.5,"));
         assert_eq!(quoted("a:b, \"c\""), r#""a:b, \"c\"""#);

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
+use crate::adapters::Slots;
 use crate::attention::attention;
 use crate::blocks::{Embedding, LayerNorm, Linear};
 use crate::config::{ConfigError, read_json};
@@ -257,6 +258,7 @@ pub struct ClipTextModel {
     final_layer_norm: LayerNorm,
     text_projection: Option<Linear>,
     config: ClipTextConfig,
+    slots: Slots,
 }
 
 impl ClipTextModel {
@@ -264,7 +266,7 @@ impl ClipTextModel {
     pub fn new(w: &Weights, config: &ClipTextConfig) -> Self {
         let projected = config.projection_dim.filter(|_| config.has_projection());
         let text_projection = projected.map(|output| Linear::without_bias(&w.sub("text_projection"), config.hidden_size, output));
-        let w = w.sub("text_model");
+        let (root, w) = (w, w.sub("text_model"));
         let (embeddings, layers) = (w.sub("embeddings"), w.sub("encoder").sub("layers"));
         let (width, positions) = (config.hidden_size, config.max_position_embeddings);
         Self {
@@ -274,12 +276,19 @@ impl ClipTextModel {
             final_layer_norm: LayerNorm::new(&w.sub("final_layer_norm"), width, config.layer_norm_eps),
             text_projection,
             config: config.clone(),
+            // After all layers: fields are built in this order.
+            slots: root.slots(),
         }
     }
 
     /// What it was built from.
     pub fn config(&self) -> &ClipTextConfig {
         &self.config
+    }
+
+    /// Places for adapters, by the layer's path.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     /// Where it computes.

@@ -4,6 +4,7 @@
 //! `L` tokens, `D` width. Fields stand in forward order, and the Rust path of a parameter is its path in a diffusers
 //! checkpoint. Plain tch operations panic when libtorch fails: the device loop of the engine catches that at the step.
 
+pub mod adapters;
 pub mod attention;
 pub mod autoencoder_kl;
 pub mod autoencoder_tiny;
@@ -20,6 +21,7 @@ pub mod unet;
 pub mod vq_model;
 pub mod weights;
 
+pub use adapters::{Adapter, AdapterError, Attachment, Slots, Targets};
 pub use autoencoder_kl::{AutoencoderKl, AutoencoderKlConfig, Posterior};
 pub use autoencoder_tiny::{AutoencoderTiny, AutoencoderTinyConfig, TinyDecoder};
 pub use clip_text::{ClipTextConfig, ClipTextModel, Readout};

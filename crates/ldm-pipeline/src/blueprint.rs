@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use ldm_core::{Conditions, Rounding, Task};
+use ldm_nn::adapters::{Layers, Part as Adapted};
 use ldm_nn::conditioners::{
     BertTokenizer, ClassEmbedder, ClassEmbedderConfig, Inversions, LayoutConfig, LdmBertConfig, LdmBertModel, SpatialRescaler,
     SpatialRescalerConfig, TextualInversion,
@@ -18,6 +19,7 @@ use tch::{Device, Kind};
 
 use crate::conditioner::{Bert, Boxes, Classes, Conditioner, Encoder, Neighbors, Numbers, Text, TextPair, Unconditioned};
 use crate::families::ModelError;
+use crate::loras::{Library, Merged, files};
 use crate::scheduler::Scheduler;
 use crate::system::Concat;
 
@@ -126,22 +128,40 @@ pub(crate) struct Built {
 /// Builds networks one after another, and keeps what was said of each.
 pub(crate) struct Builder {
     site: Site,
+    loras: Rc<Library>,
+    merged: Merged,
     pub(crate) built: Vec<Built>,
 }
 
 impl Builder {
     pub(crate) fn new(site: Site) -> Self {
-        Self { site, built: Vec::new() }
+        Self { site, loras: Rc::default(), merged: Merged::default(), built: Vec::new() }
+    }
+
+    /// With adapters: for jobs that ask for them, and for all.
+    pub(crate) fn adapted(self, loras: &Rc<Library>, merged: Merged) -> Self {
+        Self { loras: Rc::clone(loras), merged, ..self }
     }
 
     /// The network; what does not fit is in the list.
     pub(crate) fn network<C, N>(&mut self, part: Part<C>, kind: Option<Kind>, new: impl FnOnce(&Weights, &C) -> N) -> N {
+        self.merging(part, Vec::new(), kind, new)
+    }
+
+    /// The same with adapters in its weights.
+    fn merging<C, N>(
+        &mut self,
+        part: Part<C>,
+        merged: Vec<(Rc<Layers>, f64)>,
+        kind: Option<Kind>,
+        new: impl FnOnce(&Weights, &C) -> N,
+    ) -> N {
         let Part { name, class, config, checkpoint } = part;
         let stored = checkpoint.stored_kind();
         let bytes = checkpoint.parameters() * stored.map_or(0, |kind| kind.elt_size_in_bytes() as u64);
         let broken = not_finite(&checkpoint);
         let kind = kind.or(self.site.kind).or(stored).unwrap_or(Kind::Float);
-        let weights = Weights::from_checkpoint(checkpoint, kind, self.site.device, self.site.layout);
+        let weights = Weights::merging(checkpoint, merged, kind, self.site.device, self.site.layout);
         let network = new(&weights, &config);
         let report = match broken {
             Some(broken) => Err(format!("{broken} holds NaN or infinity: the file is damaged")),
@@ -151,11 +171,12 @@ impl Builder {
         network
     }
 
-    fn text(&mut self, part: TextPart, index: usize, inversions: &Rc<Inversions>) -> Encoder {
+    fn text(&mut self, part: TextPart, index: usize, adapted: Adapted, inversions: &Rc<Inversions>) -> Encoder {
         let TextPart { tokenizer, network, readout, .. } = part;
-        let model = self.network(network, None, ClipTextModel::new);
+        let model = self.merging(network, self.merged.part(adapted), None, ClipTextModel::new);
         let kind = self.site.kind.unwrap_or(Kind::Float);
-        Encoder { tokenizer, model, readout, inversions: Rc::clone(inversions), kind, index }
+        let (inversions, loras) = (Rc::clone(inversions), Rc::clone(&self.loras));
+        Encoder { tokenizer, model, readout, inversions, kind, index, loras, adapted }
     }
 
     /// What makes conditioning, with prompts kept and learnt words known.
@@ -170,12 +191,14 @@ impl Builder {
         let (device, kind) = (self.site.device, self.site.kind.unwrap_or(Kind::Float));
         Ok(match plan {
             ConditionerPlan::None => Box::new(Unconditioned),
-            ConditionerPlan::Text(text) => Box::new(Text { encoder: self.text(text, 0, &words), cache: LruCache::new(cache) }),
+            ConditionerPlan::Text(text) => {
+                Box::new(Text { encoder: self.text(text, 0, Adapted::Text, &words), cache: LruCache::new(cache) })
+            }
             ConditionerPlan::TextPair { first, second, numbers, zeros_for_empty } => {
                 // A refiner's only encoder is the first one of its embeddings.
                 let place = usize::from(first.is_some());
-                let first = first.map(|first| self.text(first, 0, &words));
-                let second = self.text(second, place, &words);
+                let first = first.map(|first| self.text(first, 0, Adapted::Text, &words));
+                let second = self.text(second, place, Adapted::Text2, &words);
                 Box::new(TextPair { first, second, numbers, zeros_for_empty, cache: LruCache::new(cache) })
             }
             ConditionerPlan::Bert { tokenizer, network, .. } => {
@@ -223,7 +246,7 @@ impl Builder {
     }
 
     pub(crate) fn unet(&mut self, part: Part<Architecture>) -> UNet {
-        self.network(part, None, UNet::build)
+        self.merging(part, self.merged.part(Adapted::Unet), None, UNet::build)
     }
 
     /// Parameters of all networks, or the first that did not fit.
@@ -259,8 +282,8 @@ fn inversions(plan: &ConditionerPlan, embeddings: &[PathBuf]) -> Result<Rc<Inver
         _ => return Err(ModelError::Mismatch("embeddings are for models with a CLIP text encoder; this one has none".into())),
     };
     let mut words = Vec::new();
-    for path in embeddings {
-        words.extend(TextualInversion::read(path, &widths).map_err(|error| ModelError::Mismatch(error.to_string()))?);
+    for path in files(embeddings)? {
+        words.extend(TextualInversion::read(&path, &widths).map_err(|error| ModelError::Mismatch(error.to_string()))?);
     }
     let words = Inversions::new(words).map_err(|error| ModelError::Mismatch(error.to_string()))?;
     Ok(Rc::new(words))

@@ -29,8 +29,8 @@ pub fn samplers() -> Vec<Sampler> {
         .collect()
 }
 
-/// The catalogue's entry of a model: its card, else its configurations, else the family's habits. Parameters and tokens of a prompt
-/// are known once it is built.
+/// The catalogue's entry of a model: its card, else its configurations, else the family's habits. Parameters, tokens of a prompt
+/// and adapters are known once it is built.
 pub(crate) fn describe(source: &ModelSource, blueprint: &Blueprint, options: &LoadOptions) -> Result<Model, ModelError> {
     let habits = &blueprint.habits;
     let factor = blueprint.stage.config.factor() as u32;
@@ -80,5 +80,6 @@ pub(crate) fn describe(source: &ModelSource, blueprint: &Blueprint, options: &Lo
         },
         prompt_tokens: 0,
         conditions: blueprint.conditions.clone(),
+        loras: Vec::new(),
     })
 }

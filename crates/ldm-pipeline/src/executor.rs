@@ -164,7 +164,8 @@ impl Executor for DeviceExecutor {
         let mut noise = tasks::noise(request);
         let bench = Bench { stage: &model.stage, concat: &model.concat, request, plan: &plan, noise: &mut noise };
         let Start { latent, concat, keep, paste, crop } = tasks::start(bench)?;
-        let conditioning = model.condition(request, concat.as_ref())?;
+        let loras = model.loras.choose(request)?;
+        let conditioning = model.condition(request, &loras, concat.as_ref())?;
         let mut registers: Vec<Option<Tensor>> = (0..plan.registers).map(|_| None).collect();
         registers[0] = Some(latent);
         self.serial += 1;
@@ -176,6 +177,7 @@ impl Executor for DeviceExecutor {
             registers,
             noise,
             conditioning,
+            loras,
             keep,
             paste,
             crop,
@@ -198,7 +200,9 @@ impl Executor for DeviceExecutor {
         let x = Tensor::cat(&inputs, 0); // [B, C, H, W]
         let t = Tensor::from_slice(&timesteps).to_device(self.device); // [B]
         let conditioning = self.gather(runs);
-        let output = self.models[model].denoise(&x, &t, &conditioning);
+        let model = &self.models[model];
+        let loras = model.loras.rows(runs.iter().map(|run| (&run.loras, run.conditioning.rows())));
+        let output = model.denoise(&x, &t, &conditioning, &loras);
         let mut from = 0;
         let mut answers = Vec::with_capacity(runs.len());
         for run in runs.iter_mut() {

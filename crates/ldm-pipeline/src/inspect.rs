@@ -5,10 +5,11 @@ use std::path::Path;
 
 use ldm_core::Task;
 use ldm_nn::Layout;
-use tch::Device;
+use tch::{Device, Kind};
 
 use crate::blueprint::{Blueprint, Builder, Built, Site};
 use crate::families;
+use crate::loras;
 use crate::options::{Dtype, ModelSource};
 
 /// One part of a model.
@@ -77,9 +78,10 @@ pub fn inspect_source(source: &ModelSource) -> Inspection {
             };
         }
     };
+    // In the stored dtype and layout nothing is copied, so even a large checkpoint is looked at in milliseconds.
+    let loras = loras::read(source, &blueprint, Kind::Float, Device::Cpu).err().map(|error| error.to_string());
     let Blueprint { family, tasks, unet, stage, preview, conditioner, concat, scheduler, ema, evidence, .. } = blueprint;
     let prediction = Some(scheduler.config.prediction.name());
-    // In the stored dtype and layout nothing is copied, so even a large checkpoint is looked at in milliseconds.
     let mut builder = Builder::new(Site { kind: None, device: Device::Cpu, layout: Layout::Contiguous });
     let embeddings = builder.conditioner(conditioner, 1, &source.embeddings).err().map(|error| error.to_string());
     builder.concat(concat);
@@ -90,7 +92,7 @@ pub fn inspect_source(source: &ModelSource) -> Inspection {
     }
     let parts: Vec<Part> = builder.built.into_iter().map(|built| part(dir, built)).collect();
     let wrong = |part: &Part| part.problem.as_ref().map(|problem| format!("{}: {problem}", part.name));
-    let problems: Vec<String> = parts.iter().filter_map(wrong).chain(embeddings).collect();
+    let problems: Vec<String> = parts.iter().filter_map(wrong).chain(embeddings).chain(loras).collect();
     let tasks = if problems.is_empty() { tasks } else { vec![] };
     Inspection { family: Some(family), parts, prediction, ema, evidence, tasks, problems }
 }

@@ -147,8 +147,17 @@ impl Default for LoadOptions {
     }
 }
 
+/// A LoRA that is merged into a model's weights when they are read: it costs nothing afterwards, and every job has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Merge {
+    /// A safetensors file.
+    pub path: PathBuf,
+    /// What its changes are multiplied by.
+    pub strength: f64,
+}
+
 /// A model to load.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelSource {
     /// The name that requests use.
     pub id: String,
@@ -158,13 +167,17 @@ pub struct ModelSource {
     pub config: Option<PathBuf>,
     /// Which weights of a file's denoiser are read.
     pub ema: EmaChoice,
-    /// Learnt words (textual inversion, Gal et al. 2022), safetensors files: prompts use them by name.
+    /// Learnt words (textual inversion, Gal et al. 2022): safetensors files, or folders of them. Prompts use them by name.
     pub embeddings: Vec<PathBuf>,
     /// A tiny decoder that previews are made with: a file of TAESD in its own or diffusers' names, whole or the decoder alone, or a
     /// directory of diffusers' `AutoencoderTiny`. Without it the first stage makes them.
     pub preview: Option<PathBuf>,
     /// A first stage in place of the model's own: TAESD as above, an original file, or a directory of diffusers' autoencoder.
     pub first_stage: Option<PathBuf>,
+    /// LoRAs that jobs may ask for: safetensors files, or folders of them. A LoRA is called like its file, without the extension.
+    pub loras: Vec<PathBuf>,
+    /// LoRAs that every job has.
+    pub merge: Vec<Merge>,
 }
 
 impl ModelSource {
@@ -178,6 +191,8 @@ impl ModelSource {
             embeddings: Vec::new(),
             preview: None,
             first_stage: None,
+            loras: Vec::new(),
+            merge: Vec::new(),
         }
     }
 }

@@ -9,6 +9,7 @@ use ldm_sampler::{NoiseSource, Operand, Plan, Step};
 use tch::{Device, Tensor};
 
 use crate::conditioning::Conditioning;
+use crate::loras::Chosen;
 use crate::tasks::{Keep, Paste};
 
 /// A job in flight.
@@ -23,6 +24,8 @@ pub struct Run {
     pub(crate) noise: NoiseSource,
     /// The conditional row, and the unconditional one under guidance.
     pub(crate) conditioning: Guided<Rc<Conditioning>>,
+    /// Adapters of all its rows.
+    pub(crate) loras: Chosen,
     /// What is put back after every step.
     pub(crate) keep: Option<Keep>,
     /// What is laid over the decoded picture.

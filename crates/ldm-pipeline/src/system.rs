@@ -4,14 +4,16 @@ use std::rc::Rc;
 
 use ldm_core::task::Work;
 use ldm_core::{Failure, FailureKind, Request};
+use ldm_nn::adapters::Part;
 use ldm_nn::conditioners::SpatialRescaler;
 use ldm_nn::unet::Conditioning as UNetConditioning;
-use ldm_nn::{FirstStage, TinyDecoder, UNet};
+use ldm_nn::{Attachment, FirstStage, TinyDecoder, UNet};
 use ldm_sampler::SchedulerConfig;
 use tch::{Kind, Tensor};
 
 use crate::conditioner::{Conditioner, Given};
 use crate::conditioning::Conditioning;
+use crate::loras::{Chosen, Library};
 use crate::run::Guided;
 use crate::tasks::padded;
 use crate::tiles;
@@ -53,6 +55,8 @@ pub(crate) struct System {
     pub(crate) embeds_guidance: bool,
     /// Latents larger than this are denoised in overlapping tiles.
     pub(crate) tile: Option<i64>,
+    /// Adapters that jobs may ask for.
+    pub(crate) loras: Rc<Library>,
 }
 
 impl System {
@@ -73,7 +77,12 @@ impl System {
     }
 
     /// Everything that stays the same over a job's steps.
-    pub(crate) fn condition(&mut self, request: &Request, concat: Option<&Tensor>) -> Result<Guided<Rc<Conditioning>>, Failure> {
+    pub(crate) fn condition(
+        &mut self,
+        request: &Request,
+        loras: &Chosen,
+        concat: Option<&Tensor>,
+    ) -> Result<Guided<Rc<Conditioning>>, Failure> {
         let guided = self.is_guided(request);
         let given = self.conditioner.condition(request, guided)?;
         let guidance = self.embeds_guidance.then(|| Tensor::from_slice(&[request.guidance as f32]));
@@ -85,23 +94,24 @@ impl System {
                 vector: given.vector.as_ref(),
                 guidance: guidance.as_ref(),
             };
-            let context =
-                self.unet.condition(1, &parts).map_err(|error| Failure::new(FailureKind::Unsupported, error.to_string()))?;
+            let context = self.loras.with(loras, Part::Unet, self.unet.slots(), || self.unet.condition(1, &parts));
+            let context = context.map_err(|error| Failure::new(FailureKind::Unsupported, error.to_string()))?;
             Ok(Rc::new(Conditioning { context, concat: concat.map(Tensor::shallow_clone) }))
         })
     }
 
-    /// `x` float32 `[B, C, H, W]`, `t` float32 `[B]`, `conditioning` of `B` rows → float32 `[B, C, H, W]`.
-    pub(crate) fn denoise(&self, x: &Tensor, t: &Tensor, conditioning: &Conditioning) -> Tensor {
+    /// `x` float32 `[B, C, H, W]`, `t` float32 `[B]`, `conditioning` of `B` rows, adapters for rows of them → float32
+    /// `[B, C, H, W]`.
+    pub(crate) fn denoise(&self, x: &Tensor, t: &Tensor, conditioning: &Conditioning, loras: &[Attachment]) -> Tensor {
         let x = match &conditioning.concat {
             Some(concat) => Tensor::cat(&[x, concat], 1),
             None => x.shallow_clone(),
         };
         let x = x.to_kind(self.unet.kind());
         let once = |x: &Tensor| self.unet.forward(x, t, &conditioning.context).to_kind(Kind::Float);
-        match self.tile {
+        self.unet.slots().with(loras, || match self.tile {
             Some(side) => tiles::apply(&x, side, once),
             None => once(&x),
-        }
+        })
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use ldm_core::{
-    Draft, Ending, Event, Failure, FailureKind, Library, Output, Progress, Prompting, Random, Rounding, Task, Tuning, Variation,
-    Violations,
+    Draft, Ending, Event, Failure, FailureKind, Library, Lora, Output, Progress, Prompting, Random, Rounding, Task, Tuning,
+    Variation, Violations,
 };
 use ldm_engine::{Limits, Service, Silent, Ticket};
 use ldm_http::{Encoding, Format, write_picture};
@@ -44,6 +44,9 @@ pub(super) struct Args {
     /// A first stage in place of the model's own: another autoencoder, or TAESD for speed.
     #[arg(long, value_name = "DIR|FILE")]
     first_stage: Option<PathBuf>,
+    /// A LoRA, a .safetensors file, and its strength, 1 when it is not given. Repeatable.
+    #[arg(long, value_name = "FILE[=STRENGTH]", value_parser = weighed)]
+    lora: Vec<(PathBuf, f64)>,
     /// What to do: txt2img, img2img, inpaint, super-resolution, depth, unconditional, class, layout, semantic or rdm. Without it, what
     /// the other flags ask for, or the first thing that the model does.
     #[arg(long)]
@@ -194,6 +197,7 @@ impl Args {
             guidance: self.guidance,
             eta: self.eta,
             seed: self.seed,
+            loras: self.lora.iter().map(|(path, strength)| Lora { name: stem(path), strength: *strength }).collect(),
             rounding: self.rounding,
             tuning: Tuning {
                 guidance_rescale: self.guidance_rescale,
@@ -223,7 +227,8 @@ impl Args {
         let id = id.unwrap_or_else(|| "model".to_owned());
         let (config, embeddings) = (self.config.clone(), self.embedding.clone());
         let (preview, first_stage) = (self.preview_decoder.clone(), self.first_stage.clone());
-        ModelSource { config, ema: self.ema, embeddings, preview, first_stage, ..ModelSource::new(id, &self.model) }
+        let loras = self.lora.iter().map(|(path, _)| path.clone()).collect();
+        ModelSource { config, ema: self.ema, embeddings, loras, preview, first_stage, ..ModelSource::new(id, &self.model) }
     }
 
     fn load_options(&self) -> LoadOptions {
@@ -329,6 +334,16 @@ async fn watched(mut ticket: Ticket, bar: &ProgressBar) -> Result<Output> {
     bail!("the job was cancelled")
 }
 
+/// A file, and a strength behind its last `=`.
+fn weighed(text: &str) -> Result<(PathBuf, f64), String> {
+    crate::config::weighed(text).ok_or_else(|| "a file, or file=number".to_owned())
+}
+
+/// A LoRA's name.
+fn stem(path: &std::path::Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// One of the values that have a name.
 fn named<T: Copy>(text: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, String> {
     let known = || all.iter().map(|&value| name(value)).collect::<Vec<_>>().join(" or ");
@@ -360,7 +375,8 @@ fn library(text: &str) -> Result<Library, String> {
 /// Every violation, a line each: the flag, the limit, the value.
 fn lines(violations: &Violations) -> String {
     let line = |violation: &ldm_core::Violation| {
-        let flag = violation.field.replace('_', "-");
+        // `loras[0].strength` is said by `--lora`.
+        let flag = violation.field.split('[').next().unwrap_or_default().replace("loras", "lora").replace('_', "-");
         let (limit, value) = (violation.limit.as_deref().unwrap_or("–"), violation.value.as_deref().unwrap_or("–"));
         format!("--{flag}: {} (limit: {limit}; value: {value})", violation.message)
     };

@@ -61,6 +61,11 @@ impl Given<'_> {
         items.map(|items| items.into_iter().map(str::to_owned).collect()).ok_or_else(|| allowed.to_owned())
     }
 
+    /// A text as it is.
+    pub(super) fn words(&self) -> Result<String, Expected> {
+        self.text().map(str::to_owned).ok_or_else(|| "a text".to_owned())
+    }
+
     fn text(&self) -> Option<&str> {
         match self {
             Given::Toml(value) => value.as_str(),

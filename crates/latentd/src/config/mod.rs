@@ -19,6 +19,7 @@ use ldm_core::Bounds;
 use ldm_http::HttpLimits;
 use ldm_pipeline::{Device, Dtype, LoadOptions, ModelSource};
 
+pub(crate) use models::weighed;
 pub(crate) use print::print;
 pub(crate) use sources::{File, Flag, Sources, environment, resolve};
 

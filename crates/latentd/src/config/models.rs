@@ -1,39 +1,108 @@
 //! The list of models: `[[models]]` in the file, `id=dir,id2=dir2` elsewhere. A list replaces the whole list below it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use ldm_pipeline::ModelSource;
+use ldm_pipeline::{Merge, ModelSource};
+use toml::Value;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::given::Given;
+use super::given::{Expected, Given};
 use super::sources::Problem;
 use crate::nearest::nearest;
 
-/// The keys of a `[[models]]` entry, with their comments.
-pub(super) const KEYS: [(&str, &str); 4] = [
-    ("id", "The name that requests use."),
-    (
-        "path",
-        "A diffusers directory, or a .safetensors file in the original layout; a relative path starts where the service was started.",
-    ),
-    (
-        "preview_decoder",
-        "A tiny decoder for previews: TAESD, a .safetensors file or a directory. The model's own first stage without it.",
-    ),
-    (
-        "first_stage",
-        "A first stage in place of the model's own: another autoencoder, or TAESD; a .safetensors file or a directory.",
-    ),
-];
-
-/// The settings of a model in the order of [`KEYS`]; those that are none are not written.
-pub(super) fn values(model: &ModelSource) -> [Option<String>; 4] {
-    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-    [Some(model.id.clone()), Some(model.dir.display().to_string()), path(&model.preview), path(&model.first_stage)]
+/// A key of a `[[models]]` entry.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) comment: &'static str,
+    /// Takes a value over, or says what it must be.
+    set: fn(&mut ModelSource, Given<'_>) -> Result<(), Expected>,
+    /// The value now.
+    pub(super) get: fn(&ModelSource) -> Value,
 }
+
+/// A path; an empty text is none, as it is printed.
+fn some(text: &str) -> Option<PathBuf> {
+    Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)
+}
+
+fn none_is_empty(path: Option<&Path>) -> Value {
+    Value::String(path.map(|path| path.display().to_string()).unwrap_or_default())
+}
+
+/// Those that every entry has.
+const REQUIRED: [&str; 2] = ["id", "path"];
+
+pub(super) const KEYS: [Key; 7] = [
+    Key {
+        name: "id",
+        comment: "The name that requests use.",
+        set: |model, given| given.words().map(|id| model.id = id),
+        get: |model| Value::String(model.id.clone()),
+    },
+    Key {
+        name: "path",
+        comment: "A diffusers directory, or a .safetensors file in the original layout; a relative path starts where the service was started.",
+        set: |model, given| given.words().map(|path| model.dir = path.into()),
+        get: |model| Value::String(model.dir.display().to_string()),
+    },
+    Key {
+        name: "preview_decoder",
+        comment: "A tiny decoder for previews: TAESD, a .safetensors file or a directory. The model's own first stage without it.",
+        set: |model, given| given.words().map(|path| model.preview = some(&path)),
+        get: |model| none_is_empty(model.preview.as_deref()),
+    },
+    Key {
+        name: "first_stage",
+        comment: "A first stage in place of the model's own: another autoencoder, or TAESD; a .safetensors file or a directory.",
+        set: |model, given| given.words().map(|path| model.first_stage = some(&path)),
+        get: |model| none_is_empty(model.first_stage.as_deref()),
+    },
+    Key {
+        name: "loras",
+        comment: "LoRAs that requests may name: .safetensors files, or folders of them; a LoRA is called like its file, without .safetensors.",
+        set: |model, given| paths(given).map(|paths| model.loras = paths),
+        get: |model| list(model.loras.iter().map(|path| path.display().to_string())),
+    },
+    Key {
+        name: "merge",
+        comment: "LoRAs that every picture has, merged into the weights: files, or \"file=strength\".",
+        set: |model, given| {
+            let expected = "a list of files or of file=strength with a number";
+            let texts = given.list(expected, |text| weighed(text).is_some())?;
+            model.merge =
+                texts.iter().filter_map(|text| weighed(text)).map(|(path, strength)| Merge { path, strength }).collect();
+            Ok(())
+        },
+        get: |model| list(model.merge.iter().map(|merge| format!("{}={}", merge.path.display(), merge.strength))),
+    },
+    Key {
+        name: "embeddings",
+        comment: "Learnt words (textual inversion) that prompts may use: .safetensors files, or folders of them.",
+        set: |model, given| paths(given).map(|paths| model.embeddings = paths),
+        get: |model| list(model.embeddings.iter().map(|path| path.display().to_string())),
+    },
+];
 
 const ENTRY: &str = "`[[models]]` with `id` and `path`";
 const WRITTEN: &str = "ID=DIR, several of them with commas between";
+
+/// A file, and a strength behind its last `=`; 1 when there is none.
+pub(crate) fn weighed(text: &str) -> Option<(PathBuf, f64)> {
+    let (path, strength) = match text.rsplit_once('=') {
+        Some((path, strength)) => (path, strength.trim().parse().ok().filter(|strength: &f64| strength.is_finite())?),
+        None => (text, 1.),
+    };
+    (!path.trim().is_empty()).then(|| (path.into(), strength))
+}
+
+fn paths(given: Given<'_>) -> Result<Vec<PathBuf>, Expected> {
+    let texts = given.list("a list of files and folders", |path| !path.trim().is_empty())?;
+    Ok(texts.into_iter().map(PathBuf::from).collect())
+}
+
+fn list(texts: impl Iterator<Item = String>) -> Value {
+    Value::Array(texts.map(Value::String).collect())
+}
 
 /// Of the file's `[[models]]`; problems name their offset in it.
 pub(super) fn from_file(entries: &DeArray<'_>) -> Result<Vec<ModelSource>, Vec<(usize, Problem)>> {
@@ -52,36 +121,28 @@ pub(super) fn from_file(entries: &DeArray<'_>) -> Result<Vec<ModelSource>, Vec<(
 }
 
 fn from_table(start: usize, table: &DeTable<'_>, bad: &mut Vec<(usize, Problem)>) -> Option<ModelSource> {
-    let (mut found, before) = ([None; 4], bad.len());
+    let (mut model, mut found, before) = (ModelSource::new("", ""), Vec::new(), bad.len());
     for (key, value) in table.iter() {
-        let known = KEYS.iter().position(|(known, _)| known == key.get_ref());
-        match (known, value.get_ref().as_str()) {
-            (Some(index), Some(text)) => found[index] = Some(text),
-            (Some(_), None) => {
-                let message = format!("`models.{}` must be a text, not {}", key.get_ref(), Given::Toml(value.get_ref()));
-                bad.push((value.span().start, Problem::new(message)));
-            }
-            (None, _) => {
-                let full = format!("models.{}", key.get_ref());
-                let names = ["models.id", "models.path", "models.preview_decoder", "models.first_stage"];
-                bad.push((key.span().start, Problem::unknown(&full, nearest(&full, names))));
-            }
+        let full = format!("models.{}", key.get_ref());
+        let Some(known) = KEYS.iter().find(|known| known.name == key.get_ref()) else {
+            let names: Vec<String> = KEYS.iter().map(|known| format!("models.{}", known.name)).collect();
+            bad.push((key.span().start, Problem::unknown(&full, nearest(&full, names.iter().map(String::as_str)))));
+            continue;
+        };
+        let given = Given::Toml(value.get_ref());
+        match (known.set)(&mut model, given) {
+            Ok(()) => found.push(known.name),
+            Err(expected) => bad.push((value.span().start, Problem::new(format!("`{full}` must be {expected}, not {given}")))),
         }
     }
-    match found {
-        [Some(id), Some(path), preview, first_stage] => {
-            // An empty text is none, as it is printed.
-            let [preview, first_stage] =
-                [preview, first_stage].map(|path| path.filter(|path| !path.is_empty()).map(PathBuf::from));
-            return Some(ModelSource { preview, first_stage, ..ModelSource::new(id, path) });
-        }
-        [id, ..] if bad.len() == before => {
-            let missing = if id.is_none() { "id" } else { "path" };
-            bad.push((start, Problem::new(format!("`models.{missing}` is required in {ENTRY}"))));
-        }
-        _ => {}
+    if bad.len() > before {
+        return None;
     }
-    None
+    if let Some(missing) = REQUIRED.into_iter().find(|name| !found.contains(name)) {
+        bad.push((start, Problem::new(format!("`models.{missing}` is required in {ENTRY}"))));
+        return None;
+    }
+    Some(model)
 }
 
 /// Of `id=dir,id2=dir2`.

@@ -2,10 +2,8 @@
 
 use std::fmt::Write;
 
-use toml::Value;
-
 use super::Config;
-use super::models::{KEYS, values};
+use super::models::KEYS;
 use super::settings::{SECTIONS, SETTINGS};
 
 const HEAD: &str = "\
@@ -30,16 +28,11 @@ pub(crate) fn print(config: &Config) -> String {
     out += "\n# The models, one table each; the first is the default.\n";
     for (at, model) in config.models.iter().enumerate() {
         out += if at == 0 { "[[models]]\n" } else { "\n[[models]]\n" };
-        for ((key, comment), value) in KEYS.into_iter().zip(values(model)) {
+        for key in &KEYS {
             if at == 0 {
-                let _ = writeln!(out, "# {comment}");
+                let _ = writeln!(out, "# {}", key.comment);
             }
-            // What is not set shows how it would be.
-            let _ = match value {
-                Some(value) => writeln!(out, "{key} = {}", Value::String(value)),
-                None if at == 0 => writeln!(out, "# {key} = \"\""),
-                None => Ok(()),
-            };
+            let _ = writeln!(out, "{} = {}", key.name, (key.get)(model));
         }
     }
     out

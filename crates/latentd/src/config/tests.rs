@@ -47,7 +47,7 @@ fn the_table_is_in_order() {
 #[test]
 fn what_is_printed_reads_back() {
     let text = r#"
-        models = [{ id = "a", path = "x/y" }, { id = "b/c:1", path = "quo\"ted", preview_decoder = "p", first_stage = "f/g" }]
+        models = [{ id = "a", path = "x/y" }, { id = "b/c:1", path = "quo\"ted", preview_decoder = "p", first_stage = "f/g", loras = ["l", "m.safetensors"], merge = ["n", "o=0.5"], embeddings = ["e"] }]
         server = { listen = "[::1]:9", body_limit_mb = 1, pixel_limit = 4096, cors_origins = ["*", "https://a.example"], shutdown_grace_seconds = 0 }
         engine = { queue = 2, running = 3, row_cap = 4, prompt_cache = 5 }
         device = { device = "cuda:1", dtype = "bf16", threads = 6 }
@@ -58,6 +58,8 @@ fn what_is_printed_reads_back() {
     for setting in &SETTINGS {
         assert_ne!((setting.get)(&config), (setting.get)(&Config::default()), "{} was not set", setting.name);
     }
+    let model = &config.models[1];
+    assert_eq!((model.loras.len(), model.merge[1].strength, model.embeddings.len()), (2, 0.5, 1));
     assert_eq!(file(&print(&config)), Ok(config.clone()));
     let paths = |at: usize| (config.models[at].preview.clone(), config.models[at].first_stage.clone());
     assert_eq!((paths(0), paths(1)), ((None, None), (Some("p".into()), Some("f/g".into()))));
@@ -151,6 +153,14 @@ fn wrong_values_name_the_setting_the_limit_and_the_value() {
         ("[models]", "f.toml:1: `models` must be a list of tables, `[[models]]` with `id` and `path`"),
         ("\n[[models]]\nid = \"x\"", "f.toml:2: `models.path` is required in `[[models]]` with `id` and `path`"),
         ("[[models]]\nid = 3\npath = \"x\"", "f.toml:2: `models.id` must be a text, not 3"),
+        (
+            "[[models]]\nid = \"a\"\npath = \"x\"\nloras = \"y\"",
+            "f.toml:4: `models.loras` must be a list of files and folders, not \"y\"",
+        ),
+        (
+            "[[models]]\nid = \"a\"\npath = \"x\"\nmerge = [\"y=strong\"]",
+            "f.toml:4: `models.merge` must be a list of files or of file=strength with a number, not [\"y=strong\"]",
+        ),
     ];
     for (text, expected) in table {
         assert_eq!(complaint(file(text)), expected, "{text}");

@@ -32,6 +32,7 @@ pub(super) fn example() -> Catalogue {
             neighbors: Some(NeighborBounds { width: 8, count: 20 }),
             ..Conditions::default()
         },
+        loras: vec!["ink".to_owned(), "moss".to_owned()],
     };
     let samplers = vec![
         sampler("ddim", "DDIM", 1, &[]),

@@ -5,6 +5,7 @@
 
 use tch::{Kind, Tensor};
 
+use crate::adapters::{LowRank, Slot};
 use crate::kernels::{Filter, Matrix};
 use crate::weights::{Init, Weights};
 
@@ -18,6 +19,7 @@ fn cast(parameter: &Tensor, like: &Tensor) -> Tensor {
 pub struct Linear {
     weight: Matrix,
     bias: Option<Tensor>,
+    slot: Slot,
 }
 
 impl Linear {
@@ -28,19 +30,25 @@ impl Linear {
 
     /// Without a bias.
     pub fn without_bias(w: &Weights, input: i64, output: i64) -> Self {
-        Self { weight: Matrix::new(w, w.tensor("weight", &[output, input], Init::FanIn(input))), bias: None }
+        Self::started(w, input, output, Init::FanIn(input))
     }
 
     /// Starting at zero, so that a fresh residual branch is the identity.
     pub fn zeroed(w: &Weights, input: i64, output: i64) -> Self {
         let zero = Init::Constant(0.);
-        let weight = Matrix::new(w, w.tensor("weight", &[output, input], zero));
-        Self { weight, bias: Some(w.tensor("bias", &[output], zero)) }
+        // The weight first: trained vectors keep the order in which parameters were made.
+        let layer = Self::started(w, input, output, zero);
+        Self { bias: Some(w.tensor("bias", &[output], zero)), ..layer }
+    }
+
+    fn started(w: &Weights, input: i64, output: i64, init: Init) -> Self {
+        let shape = [output, input];
+        Self { weight: Matrix::new(w, w.tensor("weight", &shape, init)), bias: None, slot: w.slot(&shape) }
     }
 
     /// `[…, input]` → `[…, output]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.weight.forward(x, self.bias.as_ref())
+        self.slot.add(x, self.weight.forward(x, self.bias.as_ref()), LowRank::tokens)
     }
 }
 
@@ -51,6 +59,7 @@ pub struct GatedLinear {
     weight: Halves,
     bias: Tensor,
     output: i64,
+    slot: Slot,
 }
 
 #[derive(Debug)]
@@ -72,7 +81,7 @@ impl GatedLinear {
         } else {
             Halves::Apart(Matrix::new(w, weight.narrow(0, 0, output)), Matrix::new(w, weight.narrow(0, output, output)))
         };
-        Self { weight, bias, output }
+        Self { weight, bias, output, slot: w.slot(&[output * 2, input]) }
     }
 
     /// `[…, input]` → `[…, output]`.
@@ -80,6 +89,11 @@ impl GatedLinear {
         let half = |x: &Tensor, i: i64| x.narrow(0, i * self.output, self.output);
         let (value_bias, gate_bias) = (half(&self.bias, 0), half(&self.bias, 1));
         let both = |value: &Matrix, gate: &Matrix| {
+            if self.slot.is_occupied() {
+                let parts = [value.forward(x, Some(&value_bias)), gate.forward(x, Some(&gate_bias))];
+                let sum = self.slot.add(x, Tensor::cat(&parts, -1), LowRank::tokens).chunk(2, -1);
+                return &sum[0] * sum[1].gelu("none");
+            }
             let gate = gate.forward_gelu(x, Some(&gate_bias));
             value.forward_times(x, Some(&value_bias), &gate)
         };
@@ -97,6 +111,7 @@ pub struct Conv2d {
     bias: Tensor,
     stride: i64,
     padding: i64,
+    slot: Slot,
 }
 
 impl Conv2d {
@@ -117,23 +132,26 @@ impl Conv2d {
 
     /// 3×3, padded by 1, without a bias.
     pub fn without_bias(w: &Weights, input: i64, output: i64, stride: i64) -> Self {
-        let weight = Filter::new(w, w.tensor("weight", &[output, input, 3, 3], Init::FanIn(input * 9)), stride, 1);
-        Self { weight, bias: Tensor::zeros([output], (w.kind(), w.device())), stride, padding: 1 }
+        let shape = [output, input, 3, 3];
+        let weight = Filter::new(w, w.tensor("weight", &shape, Init::FanIn(input * 9)), stride, 1);
+        let bias = Tensor::zeros([output], (w.kind(), w.device()));
+        Self { weight, bias, stride, padding: 1, slot: w.slot(&shape) }
     }
 
     fn started(w: &Weights, shape: [i64; 4], init: Init, stride: i64, padding: i64) -> Self {
         let weight = Filter::new(w, w.tensor("weight", &shape, init), stride, padding);
-        Self { weight, bias: w.tensor("bias", &shape[..1], init), stride, padding }
+        Self { weight, bias: w.tensor("bias", &shape[..1], init), stride, padding, slot: w.slot(&shape) }
     }
 
     /// `[B, input, H, W]` → `[B, output, H', W']`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.weight.forward(x, &self.bias, self.stride, self.padding)
+        let y = self.weight.forward(x, &self.bias, self.stride, self.padding);
+        self.slot.add(x, y, |layer, x| layer.filter(x, self.stride, self.padding))
     }
 
     /// A 1×1 convolution as a linear layer on tokens: `[…, input]` → `[…, output]`.
     pub fn forward_tokens(&self, x: &Tensor) -> Tensor {
-        self.weight.forward_tokens(x, &self.bias)
+        self.slot.add(x, self.weight.forward_tokens(x, &self.bias), LowRank::tokens)
     }
 }
 

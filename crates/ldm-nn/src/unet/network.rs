@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::architecture::{Architecture, Attention, Resample, Way};
 use super::embedding::{LabelEmbedding, Mlp, TimeEmbedding};
 use super::{Context, UNet2DConditionConfig};
+use crate::adapters::Slots;
 use crate::blocks::{
     AttentionBlock, AttentionBlockConfig, Conv2d, CrossKv, Downsample2D, GroupNorm, ResnetBlock2D, ResnetConfig, Transformer2D,
     Transformer2DConfig, Upsample2D, in_layout, silu,
@@ -132,6 +133,7 @@ pub struct UNet {
     layout: Layout,
     kind: Kind,
     device: Device,
+    slots: Slots,
 }
 
 /// The same network under the name of the configuration that most models have.
@@ -227,6 +229,8 @@ impl UNet {
             up_blocks,
             conv_norm_out: GroupNorm::new(&w.sub("conv_norm_out"), architecture.groups, first, architecture.eps),
             conv_out: Conv2d::zeroed(&w.sub("conv_out"), first, architecture.out_channels, 3),
+            // After all layers: fields are built in this order.
+            slots: w.slots(),
             architecture: architecture.clone(),
             layout: w.layout(),
             kind: w.kind(),
@@ -247,6 +251,11 @@ impl UNet {
     /// Where it lives.
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// Places for adapters, by the layer's path.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     /// Keys and values for tokens `[B, L, D]`, in the order in which [`forward`](Self::forward) asks for them.

@@ -10,6 +10,8 @@ use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::adapters::{Layers, Slot, Slots, SlotsInTheMaking};
+
 pub use checkpoint::{Checkpoint, CheckpointError, Mapped};
 pub use variables::{SaveError, Variables, save};
 
@@ -46,6 +48,9 @@ struct Source {
     layout: Layout,
     used: RefCell<BTreeSet<String>>,
     report: RefCell<Report>,
+    slots: SlotsInTheMaking,
+    /// Adapters that are added to the weights, with their strengths.
+    merged: Vec<(Rc<Layers>, f64)>,
 }
 
 /// A place in a tree of parameters; module constructors take one. Cheap to clone; lives while a model is built.
@@ -106,24 +111,30 @@ impl fmt::Display for Report {
 }
 
 impl Weights {
-    fn new(origin: Origin, kind: Kind, device: Device, layout: Layout) -> Self {
-        let source = Source { origin, kind, device, layout, used: RefCell::default(), report: RefCell::default() };
+    fn new(origin: Origin, kind: Kind, device: Device, layout: Layout, merged: Vec<(Rc<Layers>, f64)>) -> Self {
+        let (used, report, slots) = (RefCell::default(), RefCell::default(), RefCell::default());
+        let source = Source { origin, kind, device, layout, used, report, slots, merged };
         Self { source: Rc::new(source), path: String::new() }
     }
 
     /// Parameters from a checkpoint, as `kind` on `device`: mapped without a copy where kind and layout allow it.
     pub fn from_checkpoint(checkpoint: Checkpoint, kind: Kind, device: Device, layout: Layout) -> Self {
-        Self::new(Origin::Checkpoint(checkpoint), kind, device, layout)
+        Self::merging(checkpoint, Vec::new(), kind, device, layout)
+    }
+
+    /// The same with adapters added to the weights that they are for, each with its strength. The sum is made in float32.
+    pub fn merging(checkpoint: Checkpoint, adapters: Vec<(Rc<Layers>, f64)>, kind: Kind, device: Device, layout: Layout) -> Self {
+        Self::new(Origin::Checkpoint(checkpoint), kind, device, layout, adapters)
     }
 
     /// Fresh float32 variables with gradients, for training on `device`.
     pub fn fresh(device: Device) -> Self {
-        Self::new(Origin::Fresh(RefCell::default()), Kind::Float, device, Layout::Contiguous)
+        Self::new(Origin::Fresh(RefCell::default()), Kind::Float, device, Layout::Contiguous, Vec::new())
     }
 
     /// Shapes alone: nothing is allocated; for counting parameters.
     pub fn shapes() -> Self {
-        Self::new(Origin::Shapes(RefCell::default()), Kind::Float, Device::Cpu, Layout::Contiguous)
+        Self::new(Origin::Shapes(RefCell::default()), Kind::Float, Device::Cpu, Layout::Contiguous, Vec::new())
     }
 
     /// The child named `name`, or the `name`-th of a list.
@@ -143,6 +154,29 @@ impl Weights {
     /// Whether parameters are trained.
     pub fn is_fresh(&self) -> bool {
         matches!(self.source.origin, Origin::Fresh(_))
+    }
+
+    /// The place for adapters of the layer here, whose weight has this shape; trained layers have none.
+    pub(crate) fn slot(&self, shape: &[i64]) -> Slot {
+        if self.is_fresh() {
+            return Slot::default();
+        }
+        let slot = Slot::new(shape);
+        self.source.slots.borrow_mut().insert(self.path.clone(), slot.clone());
+        slot
+    }
+
+    /// The slots of every layer that was built here.
+    pub fn slots(&self) -> Slots {
+        Slots::of(&self.source.slots, &self.path)
+    }
+
+    /// The weight here with the adapters' changes.
+    fn with_adapters(&self, name: &str, weight: Tensor) -> Tensor {
+        let changes = self.source.merged.iter().filter_map(|(layers, strength)| Some((layers.get(&self.path)?, strength)));
+        let changes = changes.filter(|_| name == "weight").map(|(layer, strength)| layer.delta() * *strength);
+        let Some(change) = changes.reduce(|sum, change| sum + change) else { return weight };
+        weight.to_kind(Kind::Float) + change.view(weight.size().as_slice())
     }
 
     /// The dtype of parameters.
@@ -191,7 +225,7 @@ impl Weights {
                         None
                     }
                     Some(_) => {
-                        let tensor = checkpoint.tensor(&path).view(shape);
+                        let tensor = self.with_adapters(name, checkpoint.tensor(&path).view(shape));
                         source.used.borrow_mut().insert(path);
                         Some(tensor)
                     }

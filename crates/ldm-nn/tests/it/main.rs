@@ -1,5 +1,6 @@
 //! The networks from outside: against their references (`tools/goldens/nn.py`, `first_stages.py`), and what loading refuses.
 
+mod adapters;
 mod attention;
 mod conditioners;
 mod configs;

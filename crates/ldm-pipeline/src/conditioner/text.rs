@@ -3,12 +3,14 @@
 use std::rc::Rc;
 
 use ldm_core::{Failure, Prompting, Request};
+use ldm_nn::adapters::Part;
 use ldm_nn::conditioners::{Chunk, ChunkEncoder, Chunker, Emphasis, Inversions};
 use ldm_nn::{ClipTextModel, ClipTokenizer, Readout};
 use lru::LruCache;
 use tch::{Kind, Tensor};
 
 use super::{Conditioner, Given, noise_level, unsupported};
+use crate::loras::{Chosen, Library};
 use crate::run::Guided;
 
 /// A text encoder with its tokenizer.
@@ -20,6 +22,9 @@ pub(crate) struct Encoder {
     pub(crate) kind: Kind,
     /// Which of a model's text encoders it is.
     pub(crate) index: usize,
+    /// Adapters that jobs may ask for, and whose part in them this is.
+    pub(crate) loras: Rc<Library>,
+    pub(crate) adapted: Part,
 }
 
 impl Encoder {
@@ -56,6 +61,11 @@ impl Encoder {
             kind: self.kind,
         })
     }
+
+    /// What `call` gives while a job's adapters are attached.
+    pub(crate) fn with_loras<T>(&self, chosen: &Chosen, call: impl FnOnce() -> T) -> T {
+        self.loras.with(chosen, self.adapted, self.model.slots(), call)
+    }
 }
 
 /// What names a row in a cache: ids, weights, and vectors in place of tokens.
@@ -70,6 +80,9 @@ pub(crate) fn key(row: &[Chunk]) -> Key {
     row.iter().map(one).collect()
 }
 
+/// What names a job's adapters in a cache.
+pub(crate) type Adapters = Vec<(usize, u64)>;
+
 /// The prompts of a request, the negative one first.
 pub(crate) fn prompts(request: &Request, guided: bool) -> Vec<&str> {
     let negative = guided.then_some(request.negative_prompt.as_str());
@@ -79,17 +92,19 @@ pub(crate) fn prompts(request: &Request, guided: bool) -> Vec<&str> {
 /// Prompts.
 pub(crate) struct Text {
     pub(crate) encoder: Encoder,
-    /// Layers left out, and chunks, to the text encoder's output `[1, L, D]`.
-    pub(crate) cache: LruCache<(u32, Key), Tensor>,
+    /// Layers left out, adapters and chunks, to the text encoder's output `[1, L, D]`.
+    pub(crate) cache: LruCache<(u32, Adapters, Key), Tensor>,
 }
 
 impl Conditioner for Text {
     fn condition(&mut self, request: &Request, guided: bool) -> Result<Guided<Given>, Failure> {
         let mut rows = Vec::new();
+        let loras = self.encoder.loras.choose(request)?;
         for row in self.encoder.chunks(&prompts(request, guided), request.prompting)? {
             let encoder = self.encoder.encoder(request.tuning.clip_skip)?;
-            let known = (request.tuning.clip_skip, key(&row));
-            let tokens = self.cache.get_or_insert(known, || encoder.encode(&[row])).shallow_clone();
+            let known = (request.tuning.clip_skip, loras.key(), key(&row));
+            let encode = || self.encoder.with_loras(&loras, || encoder.encode(&[row]));
+            let tokens = self.cache.get_or_insert(known, encode).shallow_clone();
             rows.push(Given { tokens: Some(tokens), label: noise_level(request), ..Given::default() });
         }
         pair(rows)

@@ -5,7 +5,7 @@ use ldm_nn::conditioners::vectors::{Sizes, sdxl_vector};
 use lru::LruCache;
 use tch::Tensor;
 
-use super::text::{Encoder, Key, key, pair, prompts};
+use super::text::{Adapters, Encoder, Key, key, pair, prompts};
 use super::{Conditioner, Given};
 use crate::run::Guided;
 
@@ -30,8 +30,8 @@ pub(crate) struct TextPair {
     pub(crate) numbers: Numbers,
     /// An empty negative prompt is zeros, not the encoding of nothing.
     pub(crate) zeros_for_empty: bool,
-    /// Layers left out, and chunks, to tokens `[1, L, D]` and the pooled text `[1, P]`.
-    pub(crate) cache: LruCache<(u32, Key, Key), (Tensor, Tensor)>,
+    /// Layers left out, adapters and chunks, to tokens `[1, L, D]` and the pooled text `[1, P]`.
+    pub(crate) cache: LruCache<(u32, Adapters, Key, Key), (Tensor, Tensor)>,
 }
 
 impl Conditioner for TextPair {
@@ -44,17 +44,18 @@ impl Conditioner for TextPair {
         };
         let size = [f64::from(request.height), f64::from(request.width)];
         let sizes = Sizes { original: size, crop: [0., 0.], target: size };
+        let loras = self.second.loras.choose(request)?;
         let mut rows = Vec::new();
         for (index, (first_row, second_row)) in first.into_iter().zip(second).enumerate() {
             let is_negative = guided && index == 0;
             let skipped = request.tuning.clip_skip;
-            let known = (skipped, key(&first_row), key(&second_row));
-            let one = self.first.as_ref().map(|first| first.encoder(skipped)).transpose()?;
+            let known = (skipped, loras.key(), key(&first_row), key(&second_row));
+            let one = self.first.as_ref().map(|first| Ok((first, first.encoder(skipped)?))).transpose()?;
             let two = self.second.encoder(skipped)?;
             let encode = || {
-                let (hidden, pooled) = two.encode_pooled(&[second_row]);
+                let (hidden, pooled) = self.second.with_loras(&loras, || two.encode_pooled(&[second_row]));
                 let hidden = match one {
-                    Some(one) => Tensor::cat(&[one.encode(&[first_row]), hidden], 2),
+                    Some((first, one)) => Tensor::cat(&[first.with_loras(&loras, || one.encode(&[first_row])), hidden], 2),
                     None => hidden,
                 };
                 (hidden, pooled)

@@ -5,12 +5,14 @@ pub(crate) mod original;
 mod stages;
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use ldm_nn::{FirstStageConfig, Layout};
 use serde::de::DeserializeOwned;
 
 use crate::blueprint::{Blueprint, Builder, ConcatPlan, Part, Site};
 use crate::catalogue::describe;
+use crate::loras;
 use crate::options::{LoadOptions, ModelSource};
 use crate::system::System;
 
@@ -129,7 +131,9 @@ pub(crate) fn load(source: &ModelSource, options: &LoadOptions) -> Result<System
     let blueprint = read(source).map_err(|mut errors| errors.swap_remove(0))?;
     let about = describe(source, &blueprint, options)?;
     let site = Site { kind: Some(options.dtype.kind()), device: options.device.tch(), layout: Layout::ChannelsLast };
-    let mut builder = Builder::new(site);
+    let (loras, merged) = loras::read(source, &blueprint, options.dtype.kind(), options.device.tch())?;
+    let loras = Rc::new(loras);
+    let mut builder = Builder::new(site).adapted(&loras, merged);
     let Blueprint { unet, stage, preview, conditioner, concat, scheduler, tile, .. } = blueprint;
     let embeds_guidance = unet.config.guidance.is_some();
     let conditioner = builder.conditioner(conditioner, options.cache, &source.embeddings)?;
@@ -138,9 +142,10 @@ pub(crate) fn load(source: &ModelSource, options: &LoadOptions) -> Result<System
     let stage = builder.stage(stage);
     let preview = preview.map(|preview| builder.preview(preview));
     let parameters = builder.finish()?;
-    let about = ldm_core::Model { parameters, prompt_tokens: conditioner.prompt_tokens() as u32, ..about };
+    let prompt_tokens = conditioner.prompt_tokens() as u32;
+    let about = ldm_core::Model { parameters, prompt_tokens, loras: loras.names(), ..about };
     let scheduler = scheduler.config;
-    Ok(System { about, stage, preview, scheduler, unet, conditioner, concat, embeds_guidance, tile })
+    Ok(System { about, stage, preview, scheduler, unet, conditioner, concat, embeds_guidance, tile, loras })
 }
 
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {

@@ -9,7 +9,7 @@ use ldm_pipeline::{DeviceExecutor, LoadOptions};
 use crate::rig::{Finished, decode, device, directory, draft, evaluate, load, options, request, same, solo};
 
 /// Runs jobs together, each joining after that many calls; they leave as they finish.
-fn together(device: &mut DeviceExecutor, jobs: &[(usize, Arc<Request>)]) -> Vec<Finished> {
+pub(crate) fn together(device: &mut DeviceExecutor, jobs: &[(usize, Arc<Request>)]) -> Vec<Finished> {
     let mut running = Vec::new();
     let mut finished: Vec<Option<Finished>> = jobs.iter().map(|_| None).collect();
     let mut call = 0;

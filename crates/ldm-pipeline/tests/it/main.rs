@@ -3,6 +3,8 @@
 mod batching;
 mod convert;
 mod goldens;
+mod lora_goldens;
+mod loras;
 mod models;
 mod repeating;
 mod rig;

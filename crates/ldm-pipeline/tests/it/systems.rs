@@ -217,9 +217,9 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The model as its authors would hand it out: a directory, or a file beside its description.
-pub(crate) fn made(model: &str) -> PathBuf {
-    made_in(model, scratch(model))
+/// The model as its authors would hand it out: a directory, or a file beside its description; in the scratch directory `name`.
+pub(crate) fn made(model: &str, name: &str) -> PathBuf {
+    made_in(model, scratch(name))
 }
 
 /// The same in a directory that is given.
@@ -281,7 +281,7 @@ fn a_large_super_resolution_is_that_of_compvis() {
 }
 
 fn compare(model: &str) {
-    let path = made(model);
+    let path = made(model, model);
     let inspection = inspect(&path);
     assert!(inspection.problems.is_empty(), "{:?}", inspection.problems);
     let mut device = DeviceExecutor::load(&[ModelSource::new("tiny", path)], &options()).expect("it loads");

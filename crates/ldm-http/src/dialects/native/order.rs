@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, Request as HttpRequest};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
-use ldm_core::{Catalogue, Draft, Raster, Request, Task, Violation, Violations};
+use ldm_core::{Catalogue, Draft, Lora, Raster, Request, Task, Violation, Violations};
 use serde_json::{Map, Value};
 
 use crate::App;
@@ -163,6 +163,7 @@ fn draft(fields: &mut Fields, task: Task, pixels: u64) -> (Draft, bool) {
         guidance: fields.real("guidance"),
         eta: fields.real("eta"),
         seed: fields.whole("seed"),
+        loras: fields.loras(),
         images: fields.whole("images"),
         preview_every: fields.whole("preview_every"),
         init_image,
@@ -221,6 +222,58 @@ impl Fields {
             Some(number) => Some(number),
             None => self.wrong(field, "a number", &value),
         }
+    }
+
+    /// `[{"name": …, "strength": …}]`; of what is wrong the rest of the entry is still read.
+    fn loras(&mut self) -> Vec<Lora> {
+        let entries = match self.take("loras") {
+            None => return Vec::new(),
+            Some(Value::Array(entries)) => entries,
+            Some(other) => {
+                return self.wrong("loras", "an array of objects with `name` and `strength`", &other).unwrap_or_default();
+            }
+        };
+        let (count, most) = (entries.len(), Lora::MOST);
+        if count > most {
+            let message = format!("`loras` must hold at most {most}, not {count}");
+            self.bad.push(Violation::new("loras", message, format!("at most {most}"), count));
+        }
+        entries.into_iter().take(most).enumerate().map(|(index, entry)| self.lora(index, entry)).collect()
+    }
+
+    fn lora(&mut self, index: usize, entry: Value) -> Lora {
+        let place = format!("loras[{index}]");
+        let mut left = match entry {
+            Value::Object(left) => left,
+            other => {
+                let name: Option<String> =
+                    self.wrong(&format!("{place}.name"), "in an object with `name` and `strength`", &other);
+                return Lora::new(name.unwrap_or_default());
+            }
+        };
+        let mut take = |field: &str| left.remove(field).filter(|value| !value.is_null());
+        let (name, strength) = (take("name"), take("strength"));
+        let name = match name {
+            Some(Value::String(name)) => Some(name),
+            Some(other) => self.wrong(&format!("{place}.name"), "a string", &other),
+            None => {
+                self.bad.push(Violation::missing(&format!("{place}.name")));
+                None
+            }
+        };
+        let strength = match strength.as_ref().map(|value| (value.as_f64(), value)) {
+            None => None,
+            Some((Some(number), _)) => Some(number),
+            Some((None, other)) => self.wrong(&format!("{place}.strength"), "a number", other),
+        };
+        for (field, value) in &left {
+            let hint = nearest(field, &["name", "strength"]).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+            let full = format!("{place}.{field}");
+            let message = format!("there is no field `{full}`{hint}");
+            self.bad.push(Violation::new(&full, message, "name, strength", value));
+        }
+        let lora = Lora::new(name.unwrap_or_default());
+        Lora { strength: strength.unwrap_or(lora.strength), ..lora }
     }
 
     fn quality(&mut self) -> Option<u8> {

@@ -62,6 +62,15 @@ async fn every_field_is_checked_and_named() {
         (txt, "seed", json!(1u64 << 53)),
         (txt, "seed", json!(u64::MAX)),
         (txt, "seed", json!("1")),
+        (txt, "loras", json!("ink")),
+        (txt, "loras[0].name", json!([{}])),
+        (txt, "loras[0].name", json!(["ink"])),
+        (txt, "loras[0].name", json!([{"name": 1}])),
+        (txt, "loras[0].name", json!([{"name": "other"}])),
+        (txt, "loras[1].name", json!([{"name": "ink"}, {"name": "ink"}])),
+        (txt, "loras[1].strength", json!([{"name": "ink"}, {"name": "moss", "strength": 4.5}])),
+        (txt, "loras[0].strength", json!([{"name": "ink", "strength": "half"}])),
+        (txt, "loras[0].weight", json!([{"name": "ink", "weight": 0.5}])),
         (txt, "images", json!(0)),
         (txt, "images", json!(9)),
         (txt, "images", json!(true)),
@@ -91,7 +100,7 @@ async fn every_field_is_checked_and_named() {
         if path == img {
             body["init_image"] = json!(picture(8, 8));
         }
-        body[field] = value.clone();
+        body[field.split('[').next().unwrap()] = value.clone();
         let answer = post(&router, path, body.to_string()).await;
         assert_eq!(answer.status, 422, "{path} {field} = {value}");
         assert_eq!(
@@ -151,6 +160,7 @@ async fn null_is_the_same_as_nothing() {
         "schedule",
         "guidance",
         "eta",
+        "loras",
         "images",
         "preview_every",
         "format",
@@ -166,6 +176,23 @@ async fn null_is_the_same_as_nothing() {
     assert_eq!(nulls.status, 200, "{}", nulls.json());
     assert_eq!(nulls.json()["parameters"], nothing.json()["parameters"]);
     assert_eq!(nulls.json()["images"][0]["b64"], nothing.json()["images"][0]["b64"]);
+}
+
+#[tokio::test]
+async fn loras_are_listed_and_come_back() {
+    let router = router().await;
+    let models = get(&router, "/v1/models").await.json();
+    assert_eq!(models["models"][0]["loras"], json!(["ink", "moss"]));
+    let body = json!({ "seed": 5, "loras": [{"name": "moss"}, {"name": "ink", "strength": -0.5}] });
+    let answer = post(&router, "/v1/txt2img", body.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    let parameters = &answer.json()["parameters"];
+    assert_eq!(parameters["loras"], json!([{"name": "moss", "strength": 1.0}, {"name": "ink", "strength": -0.5}]));
+    // The count, once, and the seven that repeat the first.
+    let many = post(&router, "/v1/txt2img", json!({ "loras": vec![json!({"name": "ink"}); 900] }).to_string()).await;
+    assert_eq!((many.fields()[0].as_str(), many.fields().len()), ("loras", 8));
+    let again = post(&router, "/v1/txt2img", parameters.to_string()).await;
+    assert_eq!(again.json()["parameters"], *parameters);
 }
 
 #[tokio::test]

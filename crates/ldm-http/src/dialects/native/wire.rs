@@ -72,6 +72,8 @@ pub(super) struct Parameters {
     guidance: f64,
     eta: f64,
     seed: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    loras: Vec<Lora>,
     images: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     preview_every: Option<u32>,
@@ -80,6 +82,13 @@ pub(super) struct Parameters {
     format: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     quality: Option<u8>,
+}
+
+/// An adapter that a picture was drawn with.
+#[derive(Serialize)]
+struct Lora {
+    name: String,
+    strength: f64,
 }
 
 impl Parameters {
@@ -97,6 +106,7 @@ impl Parameters {
             guidance: request.guidance,
             eta: request.eta,
             seed: request.seed,
+            loras: request.loras.iter().map(|lora| Lora { name: lora.name.clone(), strength: lora.strength }).collect(),
             images,
             preview_every: request.preview_every,
             strength: request.work.strength(),
@@ -156,6 +166,7 @@ struct Model {
     sizes: Sizes,
     defaults: Defaults,
     prompt_tokens: u32,
+    loras: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -205,6 +216,7 @@ impl Models {
                 strength: model.defaults.strength,
             },
             prompt_tokens: model.prompt_tokens,
+            loras: model.loras.clone(),
         };
         let ldm_core::Bounds { steps, guidance, images, prompt_chars } = catalogue.bounds;
         Self {
