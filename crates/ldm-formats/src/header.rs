@@ -17,6 +17,8 @@ use crate::pickle::shown;
 
 /// Bytes of a header at most, as in the `safetensors` crate.
 pub const HEADER_LIMIT: u64 = 100_000_000;
+/// Tensors in a file at most: twenty times those of the largest models of this line. Reading names takes longer than their bytes.
+pub const TENSOR_LIMIT: usize = 1 << 16;
 /// Bytes of a tensor's name at most.
 pub const NAME_LIMIT: usize = 1024;
 /// Dimensions of a tensor at most.
@@ -225,6 +227,9 @@ impl<'de> Deserialize<'de> for Raw {
                 while let Some(name) = map.next_key::<String>()? {
                     if !names.insert(name.clone()) {
                         return Err(A::Error::custom(format_args!("`{}` comes twice", shown(&name))));
+                    }
+                    if raw.tensors.len() == TENSOR_LIMIT && name != "__metadata__" {
+                        return Err(A::Error::custom(format_args!("there are more than the limit of {TENSOR_LIMIT} tensors")));
                     }
                     if name == "__metadata__" {
                         // The crate takes null for none.

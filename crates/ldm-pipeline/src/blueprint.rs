@@ -34,6 +34,24 @@ pub(crate) struct Part<C> {
     pub(crate) checkpoint: Checkpoint,
 }
 
+impl<C> Part<C> {
+    /// Whether the checkpoint fits the network and holds numbers, from its names, shapes and a sample: in milliseconds.
+    fn survey<N>(&self, new: impl Fn(&Weights, &C) -> N) -> Result<Report, String> {
+        let weights = Weights::survey(&self.checkpoint);
+        new(&weights, &self.config);
+        let report = weights.finish().map_err(|error| error.to_string())?;
+        match self.checkpoint.damaged() {
+            Some(name) => Err(format!("{name} holds NaN or infinity: the file is damaged")),
+            None => Ok(report),
+        }
+    }
+
+    /// The same as an error of the model.
+    fn fits<N>(&self, new: impl Fn(&Weights, &C) -> N) -> Result<(), ModelError> {
+        self.survey(new).map(drop).map_err(|message| ModelError::Mismatch(format!("{}: {message}", self.name)))
+    }
+}
+
 /// A CLIP text encoder with its tokenizer.
 pub(crate) struct TextPart {
     pub(crate) tokenizer: ClipTokenizer,
@@ -105,10 +123,20 @@ pub(crate) struct Blueprint {
     pub(crate) evidence: Vec<String>,
 }
 
+/// How far networks are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Names and shapes alone, for their report.
+    Survey,
+    /// Ready to run.
+    Build,
+}
+
 /// How networks are built.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Site {
-    /// `None` keeps the dtype of the file, so that nothing is copied.
+    pub(crate) depth: Depth,
+    /// `None` keeps the dtype of the file.
     pub(crate) kind: Option<Kind>,
     pub(crate) device: Device,
     pub(crate) layout: Layout,
@@ -143,8 +171,8 @@ impl Builder {
         Self { loras: Rc::clone(loras), merged, ..self }
     }
 
-    /// The network; what does not fit is in the list.
-    pub(crate) fn network<C, N>(&mut self, part: Part<C>, kind: Option<Kind>, new: impl FnOnce(&Weights, &C) -> N) -> N {
+    /// The network; what does not fit is in the list, and nothing of it is read then.
+    pub(crate) fn network<C, N>(&mut self, part: Part<C>, kind: Option<Kind>, new: impl Fn(&Weights, &C) -> N) -> N {
         self.merging(part, Vec::new(), kind, new)
     }
 
@@ -154,21 +182,19 @@ impl Builder {
         part: Part<C>,
         merged: Vec<(Rc<Layers>, f64)>,
         kind: Option<Kind>,
-        new: impl FnOnce(&Weights, &C) -> N,
+        new: impl Fn(&Weights, &C) -> N,
     ) -> N {
+        let report = part.survey(&new);
         let Part { name, class, config, checkpoint } = part;
         let stored = checkpoint.stored_kind();
         let bytes = checkpoint.parameters() * stored.map_or(0, |kind| kind.elt_size_in_bytes() as u64);
-        let broken = not_finite(&checkpoint);
         let kind = kind.or(self.site.kind).or(stored).unwrap_or(Kind::Float);
-        let weights = Weights::merging(checkpoint, merged, kind, self.site.device, self.site.layout);
-        let network = new(&weights, &config);
-        let report = match broken {
-            Some(broken) => Err(format!("{broken} holds NaN or infinity: the file is damaged")),
-            None => weights.finish().map_err(|error| error.to_string()),
+        let weights = match (&report, self.site.depth) {
+            (Ok(_), Depth::Build) => Weights::merging(checkpoint, merged, kind, self.site.device, self.site.layout),
+            _ => Weights::survey(&checkpoint),
         };
         self.built.push(Built { name, class, stored, bytes, report });
-        network
+        new(&weights, &config)
     }
 
     fn text(&mut self, part: TextPart, index: usize, adapted: Adapted, inversions: &Rc<Inversions>) -> Encoder {
@@ -260,17 +286,6 @@ impl Builder {
     }
 }
 
-/// The first bias or norm that holds NaN or infinity. They are a thousandth of a network, and a damaged one rarely spares them all;
-/// matrices are not read before they are needed.
-fn not_finite(checkpoint: &Checkpoint) -> Option<String> {
-    let is_vector = |name: &&str| checkpoint.shape(name).is_some_and(|shape| shape.len() == 1 && shape[0] > 0);
-    let is_finite = |name: &str| {
-        let values = checkpoint.tensor(name);
-        !values.is_floating_point() || values.isfinite().all().int64_value(&[]) != 0
-    };
-    checkpoint.names().filter(is_vector).find(|name| !is_finite(name)).map(str::to_owned)
-}
-
 /// Learnt words for the text encoders of a plan.
 fn inversions(plan: &ConditionerPlan, embeddings: &[PathBuf]) -> Result<Rc<Inversions>, ModelError> {
     let widths: Vec<i64> = match plan {
@@ -290,6 +305,25 @@ fn inversions(plan: &ConditionerPlan, embeddings: &[PathBuf]) -> Result<Rc<Inver
 }
 
 impl Blueprint {
+    /// Whether every part's weights fit, before any is read: the first that does not is the error.
+    pub(crate) fn survey(&self) -> Result<(), ModelError> {
+        match &self.conditioner {
+            ConditionerPlan::None | ConditionerPlan::Neighbors { .. } => {}
+            ConditionerPlan::Text(text) => text.network.fits(ClipTextModel::new)?,
+            ConditionerPlan::TextPair { first, second, .. } => {
+                first.iter().chain([second]).try_for_each(|text| text.network.fits(ClipTextModel::new))?;
+            }
+            ConditionerPlan::Bert { network, .. } | ConditionerPlan::Layout { network, .. } => network.fits(LdmBertModel::new)?,
+            ConditionerPlan::Class { network, .. } => network.fits(ClassEmbedder::new)?,
+        }
+        if let ConcatPlan::Semantic(rescaler) = &self.concat {
+            rescaler.fits(SpatialRescaler::new)?;
+        }
+        self.unet.fits(UNet::build)?;
+        self.preview.iter().try_for_each(|preview| preview.fits(TinyDecoder::new))?;
+        self.stage.fits(FirstStage::new)
+    }
+
     /// Whether the parts fit each other.
     pub(crate) fn check(&self) -> Result<(), ModelError> {
         let wrong = |message: String| Err(ModelError::Mismatch(message));

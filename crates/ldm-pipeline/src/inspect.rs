@@ -7,7 +7,7 @@ use ldm_core::Task;
 use ldm_nn::Layout;
 use tch::{Device, Kind};
 
-use crate::blueprint::{Blueprint, Builder, Built, Site};
+use crate::blueprint::{Blueprint, Builder, Built, Depth, Site};
 use crate::families;
 use crate::loras;
 use crate::options::{Dtype, ModelSource};
@@ -82,7 +82,7 @@ pub fn inspect_source(source: &ModelSource) -> Inspection {
     let loras = loras::read(source, &blueprint, Kind::Float, Device::Cpu).err().map(|error| error.to_string());
     let Blueprint { family, tasks, unet, stage, preview, conditioner, concat, scheduler, ema, evidence, .. } = blueprint;
     let prediction = Some(scheduler.config.prediction.name());
-    let mut builder = Builder::new(Site { kind: None, device: Device::Cpu, layout: Layout::Contiguous });
+    let mut builder = Builder::new(Site { depth: Depth::Survey, kind: None, device: Device::Cpu, layout: Layout::Contiguous });
     let embeddings = builder.conditioner(conditioner, 1, &source.embeddings).err().map(|error| error.to_string());
     builder.concat(concat);
     builder.unet(unet);

@@ -6,7 +6,7 @@ use ldm_core::{Raster, Rounding};
 use ldm_nn::Layout;
 use tch::{Kind, Tensor};
 
-use crate::blueprint::{Builder, Site};
+use crate::blueprint::{Builder, Depth, Site};
 use crate::families::{self, ModelError};
 use crate::options::LoadOptions;
 use crate::picture::{from_tensor, to_tensor};
@@ -43,7 +43,8 @@ pub fn reconstruct(
         )));
     }
     let device = options.device.tch();
-    let mut builder = Builder::new(Site { kind: Some(options.dtype.kind()), device, layout: Layout::ChannelsLast });
+    let mut builder =
+        Builder::new(Site { depth: Depth::Build, kind: Some(options.dtype.kind()), device, layout: Layout::ChannelsLast });
     let stage = builder.stage(part);
     builder.finish()?;
     let failed = |failure: ldm_core::Failure| ModelError::Mismatch(failure.message);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ldm_formats::header::{self, HEADER_LIMIT, check};
+use ldm_formats::header::{self, HEADER_LIMIT, TENSOR_LIMIT, check};
 use safetensors::SafeTensors;
 
 use super::{Folder, golden};
@@ -36,6 +36,7 @@ fn what_is_sound_is_described_in_its_order() {
 #[test]
 fn what_is_wrong_is_named() {
     let one = |info: &str| format!(r#"{{"w":{info}}}"#);
+    let empty = |index: usize| format!(r#""{index}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#);
     let cases = [
         (one(r#"{"dtype":"F32","shape":[2],"data_offsets":[0,4]}"#), 4, "F32 of shape [2] takes 8 bytes, its offsets say 4"),
         (one(r#"{"dtype":"F32","shape":[2],"data_offsets":[0,8]}"#), 4, "its bytes 0 to 8 do not lie in the 4 bytes of data"),
@@ -77,6 +78,11 @@ fn what_is_wrong_is_named() {
             "tensor `b` starts at byte 1 of the data, not at 2: it overlaps",
         ),
         (r#"{"__metadata__":{"a":1}}"#.to_owned(), 0, "invalid type: integer"),
+        (
+            format!("{{{}}}", (0..=TENSOR_LIMIT).map(empty).collect::<Vec<_>>().join(",")),
+            0,
+            "there are more than the limit of 65536 tensors",
+        ),
     ];
     for (json, data, expected) in cases {
         let error = refusal(&json, data);

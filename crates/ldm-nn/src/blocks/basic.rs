@@ -43,7 +43,7 @@ impl Linear {
 
     fn started(w: &Weights, input: i64, output: i64, init: Init) -> Self {
         let shape = [output, input];
-        Self { weight: Matrix::new(w, w.tensor("weight", &shape, init)), bias: None, slot: w.slot(&shape) }
+        Self { weight: Matrix::new(w, w.stored("weight", &shape, init)), bias: None, slot: w.slot(&shape) }
     }
 
     /// `[…, input]` → `[…, output]`.
@@ -75,7 +75,7 @@ impl GatedLinear {
     pub fn new(w: &Weights, input: i64, output: i64) -> Self {
         let fan_in = Init::FanIn(input);
         let bias = w.tensor("bias", &[output * 2], fan_in);
-        let weight = w.tensor("weight", &[output * 2, input], fan_in);
+        let weight = w.stored("weight", &[output * 2, input], fan_in);
         let weight = if w.is_fresh() {
             Halves::Together(weight)
         } else {
@@ -133,13 +133,13 @@ impl Conv2d {
     /// 3×3, padded by 1, without a bias.
     pub fn without_bias(w: &Weights, input: i64, output: i64, stride: i64) -> Self {
         let shape = [output, input, 3, 3];
-        let weight = Filter::new(w, w.tensor("weight", &shape, Init::FanIn(input * 9)), stride, 1);
+        let weight = Filter::new(w, w.stored("weight", &shape, Init::FanIn(input * 9)), stride, 1);
         let bias = Tensor::zeros([output], (w.kind(), w.device()));
         Self { weight, bias, stride, padding: 1, slot: w.slot(&shape) }
     }
 
     fn started(w: &Weights, shape: [i64; 4], init: Init, stride: i64, padding: i64) -> Self {
-        let weight = Filter::new(w, w.tensor("weight", &shape, init), stride, padding);
+        let weight = Filter::new(w, w.stored("weight", &shape, init), stride, padding);
         Self { weight, bias: w.tensor("bias", &shape[..1], init), stride, padding, slot: w.slot(&shape) }
     }
 

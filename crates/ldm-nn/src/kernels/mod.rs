@@ -9,6 +9,8 @@ mod avx512;
 pub(crate) mod flash;
 mod onednn;
 #[cfg(target_arch = "x86_64")]
+mod taps;
+#[cfg(target_arch = "x86_64")]
 mod team;
 #[cfg(test)]
 mod tests;
@@ -17,7 +19,7 @@ mod winograd;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::weights::{Layout, Weights};
+use crate::weights::{Layout, Weights, channels_last};
 use onednn::Post;
 #[cfg(target_arch = "x86_64")]
 use winograd::Filters as WinogradFilters;
@@ -53,10 +55,12 @@ pub(crate) enum Matrix {
 }
 
 impl Matrix {
-    /// Packs `weight`, which came from `w`, where that pays.
+    /// Packs `weight`, which is as `w` has it [stored](Weights::stored), where that pays.
     pub(crate) fn new(w: &Weights, weight: Tensor) -> Self {
-        // What stands in for absent numbers (`Weights::shapes`) is one number expanded: it must not become a real matrix.
-        if serves_on_cpu(w) && weight.is_contiguous() { Self::packed(weight) } else { Self::Plain(weight) }
+        // What stands in for absent numbers is one number expanded: it must not become a real matrix.
+        let packs = serves_on_cpu(w) && weight.is_contiguous();
+        let weight = w.placed(weight);
+        if packs { Self::packed(weight) } else { Self::Plain(weight) }
     }
 
     fn packed(weight: Tensor) -> Self {
@@ -99,29 +103,31 @@ pub(crate) enum Filter {
     Pointwise(Matrix),
     /// In oneDNN's order.
     Packed(Tensor),
-    /// 3×3, stride 1, padded by 1: in Winograd's domain.
+    /// 3×3, stride 1, padded by 1: in the order of Winograd's kernel.
     #[cfg(target_arch = "x86_64")]
     Winograd(WinogradFilters),
 }
 
 impl Filter {
-    /// Packs `weight`, which came from `w`, where that pays.
+    /// Packs `weight`, which is as `w` has it [stored](Weights::stored), where that pays.
     pub(crate) fn new(w: &Weights, weight: Tensor, stride: i64, padding: i64) -> Self {
-        let serves = serves_on_cpu(w) && w.layout() == Layout::ChannelsLast;
-        if serves { Self::packed(weight, stride, padding) } else { Self::Plain(weight) }
+        let packs = serves_on_cpu(w) && w.layout() == Layout::ChannelsLast && weight.is_contiguous();
+        if packs { Self::packed(weight, w.kind(), stride, padding) } else { Self::Plain(w.placed(weight)) }
     }
 
-    fn packed(weight: Tensor, stride: i64, padding: i64) -> Self {
+    /// Packs `weight`, of whatever dtype, as `kind`.
+    fn packed(weight: Tensor, kind: Kind, stride: i64, padding: i64) -> Self {
         let (output, input, height, width) = weight.size4().expect("a filter has four dimensions");
         if (height, width, stride, padding) == (1, 1, 1, 0) {
-            return Self::Pointwise(Matrix::packed(weight.reshape([output, input])));
+            return Self::Pointwise(Matrix::packed(weight.to_kind(kind).reshape([output, input])));
         }
         #[cfg(target_arch = "x86_64")]
         if (stride, padding) == (1, 1)
-            && let Some(filters) = WinogradFilters::new(&weight)
+            && let Some(filters) = WinogradFilters::new(&weight, kind)
         {
             return Self::Winograd(filters);
         }
+        let weight = channels_last(&weight.to_kind(kind));
         // Channels that do not fill oneDNN's blocks get a layout that it reorders again at every call, slowly.
         if input % BLOCK != 0 || output % BLOCK != 0 {
             return Self::Plain(weight);

@@ -41,9 +41,14 @@ extern "C" fn take_turns(share: *mut c_void) {
     }
 }
 
+/// The number of threads.
+pub(super) fn size() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1)
+}
+
 /// Calls `work` with every number below `count`, on as many threads as libtorch uses. A panic in `work` aborts the process.
 pub(super) fn each(count: usize, work: &(dyn Fn(usize) + Sync)) {
-    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).min(count);
+    let threads = size().min(count);
     let mut share = Share { next: AtomicUsize::new(0), count, work };
     match gomp_parallel() {
         // SAFETY: `GOMP_parallel` returns when every thread has returned from `take_turns`, so `share` outlives them.

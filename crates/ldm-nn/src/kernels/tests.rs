@@ -73,7 +73,7 @@ fn packed_convolutions_are_convolutions() {
             let weight = random(&[output, input, size, size], kind) / ((input * size * size) as f64).sqrt();
             let bias = random(&[output], kind);
             let exact = double(&x).conv2d(&double(&weight), Some(double(&bias)), [stride; 2], [padding; 2], [1, 1], 1);
-            let filter = Filter::packed(channels_last(&weight), stride, padding);
+            let filter = Filter::packed(channels_last(&weight), kind, stride, padding);
             for x in [channels_last(&x), x.shallow_clone()] {
                 let y = filter.forward(&x, &bias, stride, padding);
                 let error = error(&y, &exact);
@@ -82,6 +82,23 @@ fn packed_convolutions_are_convolutions() {
             }
             let plain = Filter::Plain(weight).forward(&x, &bias, stride, padding);
             assert!(error(&plain, &exact) < tolerance);
+        }
+    }
+}
+
+#[test]
+fn filters_are_packed_from_any_dtype() {
+    tch::manual_seed(4);
+    for (kind, _) in KINDS {
+        for (input, output) in [(16, 32), (48, 64)] {
+            let (x, bias) = (random(&[1, input, 5, 6], kind), random(&[output], kind));
+            let weight = random(&[output, input, 3, 3], Kind::Double);
+            for stored in [Kind::Float, Kind::Half, Kind::BFloat16, Kind::Double] {
+                let weight = weight.to_kind(stored);
+                let y = Filter::packed(weight.shallow_clone(), kind, 1, 1).forward(&x, &bias, 1, 1);
+                let same = Filter::packed(weight.to_kind(kind), kind, 1, 1).forward(&x, &bias, 1, 1);
+                assert_eq!(y, same, "{stored:?} as {kind:?}");
+            }
         }
     }
 }

@@ -8,10 +8,12 @@
 
 use std::arch::x86_64::*;
 use std::cell::RefCell;
+use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
 use super::avx512::{LANES, Shared, available, product};
+use super::taps::{self, POINTS, TAPS};
 use super::team;
 
 /// Tiles that share a pass over the filters.
@@ -20,50 +22,36 @@ const TILES: usize = 64;
 const ROWS: usize = 8;
 /// Output channels of one product.
 const GROUP: usize = 2 * LANES;
-/// Points of the transformed domain.
-const POINTS: usize = 16;
+/// Pieces of work for each thread, at least: what makes them end together.
+const PIECES: usize = 4;
 /// Words of transformed input that are held at a time: 8 MB, to stay in the last cache.
 const HELD: usize = 1 << 21;
 
 thread_local! {
     static INPUT: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    static FILTERS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
     static PRODUCTS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Filters in the transformed domain.
+/// Filters in the order of this kernel.
 #[derive(Debug)]
 pub(crate) struct Filters {
-    /// `[16][output / 16][words][16]` words.
-    points: Tensor,
+    /// `[output / 16][words][9][16]` words.
+    taps: Tensor,
     input: usize,
     output: usize,
     kind: Kind,
 }
 
 impl Filters {
-    /// Transforms `weight` `[output, input, 3, 3]`; `None` where there is no kernel for it.
-    pub(crate) fn new(weight: &Tensor) -> Option<Self> {
+    /// `weight` `[output, input, 3, 3]`, of whatever dtype, as `kind`; `None` where there is no kernel for it.
+    pub(crate) fn new(weight: &Tensor, kind: Kind) -> Option<Self> {
         let (output, input, height, width) = weight.size4().ok()?;
-        let kind = weight.kind();
         let fits = (height, width) == (3, 3) && output % GROUP as i64 == 0 && input % LANES as i64 == 0;
         if !fits || !available() || weight.device() != Device::Cpu || !matches!(kind, Kind::Float | Kind::BFloat16) {
             return None;
         }
-        let weight = weight.to_kind(Kind::Float).permute([0, 2, 3, 1]).contiguous(); // [O, 3, 3, I]
-        let points = Tensor::empty([POINTS as i64, output, input], (kind, Device::Cpu));
-        let (input, output) = (input as usize, output as usize);
-        let (from, to) = (Shared(weight.data_ptr().cast::<f32>()), Shared(points.data_ptr().cast::<u32>()));
-        team::each(output / LANES, &|group| {
-            // SAFETY: `[output, 3, 3, input]` numbers and `[16, output, input]` of the dtype, of which each group has its own.
-            unsafe {
-                if kind == Kind::BFloat16 {
-                    transform_filters::<2>(from.get(), to.get(), group, input, output);
-                } else {
-                    transform_filters::<1>(from.get(), to.get(), group, input, output);
-                }
-            }
-        });
-        Some(Self { points, input, output, kind })
+        Some(Self { taps: taps::pack(weight, kind), input: input as usize, output: output as usize, kind })
     }
 
     /// The dtype of inputs and outputs.
@@ -86,7 +74,7 @@ impl Filters {
         let job = Job {
             map,
             input: Shared(nhwc.data_ptr().cast()),
-            filters: Shared(self.points.data_ptr().cast()),
+            taps: Shared(self.taps.data_ptr().cast()),
             bias: Shared(bias.data_ptr().cast()),
             output: Shared(out.data_ptr().cast()),
         };
@@ -125,11 +113,18 @@ impl Map {
     }
 }
 
-/// Numbers of one dtype at these addresses: input and output contiguous NHWC, filters as [`Filters`] says, bias in float32.
+/// Words at each point of the transformed domain: where those of the first are, and how far the next are from them.
+#[derive(Clone, Copy)]
+struct Points {
+    first: *const u32,
+    apart: usize,
+}
+
+/// Numbers of one dtype at these addresses: input and output contiguous NHWC, taps as [`Filters`] says, bias in float32.
 struct Job {
     map: Map,
     input: Shared<u8>,
-    filters: Shared<u32>,
+    taps: Shared<u32>,
     bias: Shared<f32>,
     output: Shared<u8>,
 }
@@ -153,13 +148,48 @@ impl Job {
                     }
                 });
                 let (blocks, groups) = (count.div_ceil(TILES), self.map.output / GROUP);
-                team::each(blocks * groups, &|piece| {
-                    let (group, block) = (piece / blocks, piece % blocks * TILES);
-                    let count = TILES.min(count - block);
+                // A group's filters are transformed once for each span of blocks: as few as keep all threads at work.
+                let spans = (PIECES * team::size()).div_ceil(groups).min(blocks);
+                let span = blocks.div_ceil(spans);
+                let spans = blocks.div_ceil(span);
+                team::each(spans * groups, &|piece| {
+                    let (group, first_block) = (piece / spans, piece % spans * span);
+                    let tiles = first_block * TILES..(first_block + span).saturating_mul(TILES).min(count);
                     // SAFETY: as above; rows up to the next multiple of `ROWS` exist in `held` (`most` is one), and pieces
                     // write different tiles or channels.
-                    unsafe { self.block::<PAIRS>(held.get().add(block * words), most * words, first + block, count, group) };
+                    unsafe { self.group::<PAIRS>(held.get(), most * words, first, tiles, group) };
                 });
+            }
+        });
+    }
+
+    /// A span of tiles, counted from `first`, with a group of filters.
+    ///
+    /// # Safety
+    /// As of [`block`](Self::block), with `held` the rows of tile `first`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn group<const PAIRS: bool>(&self, held: *const u32, apart: usize, first: usize, tiles: Range<usize>, group: usize) {
+        let words = self.map.input / if PAIRS { 2 } else { 1 };
+        // Points lie an odd number of registers apart, so that they do not share a set of the cache.
+        let filters_apart = (2 * words + 1) * LANES;
+        FILTERS.with_borrow_mut(|filters| {
+            if filters.len() < POINTS * filters_apart {
+                filters.resize(POINTS * filters_apart, 0);
+            }
+            for half in 0..2 {
+                // SAFETY: taps `[output / 16][words][9][16]` of a group that exists, and room for both halves at each point.
+                unsafe {
+                    let from = self.taps.get().add((2 * group + half) * words * TAPS * LANES);
+                    let to = filters.as_mut_ptr().add(half * words * LANES);
+                    taps::transform::<PAIRS>(from, words, to, filters_apart);
+                }
+            }
+            let filters = Points { first: filters.as_ptr(), apart: filters_apart };
+            for block in tiles.clone().step_by(TILES) {
+                let count = TILES.min(tiles.end - block);
+                let input = Points { first: held.wrapping_add(block * words), apart };
+                // SAFETY: by the contract; the filters were just made.
+                unsafe { self.block::<PAIRS>(input, filters, first + block, count, group) };
             }
         });
     }
@@ -210,22 +240,21 @@ impl Job {
     /// Products of a block of tiles with a group of filters, and Aᵀ m A of them into the output.
     ///
     /// # Safety
-    /// The processor is [`available`]; `input` points to the transformed rows of `count` tiles from `first` on, rounded up to
-    /// `ROWS`, at each point, points `apart` words from one another; the group exists.
+    /// The processor is [`available`]; `input` are the transformed rows of `count` tiles from `first` on, rounded up to `ROWS`;
+    /// `filters` those of the group, `[2][words][16]` at each point; the group exists.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn block<const PAIRS: bool>(&self, input: *const u32, apart: usize, first: usize, count: usize, group: usize) {
-        let map = self.map;
-        let words = map.input / if PAIRS { 2 } else { 1 };
+    unsafe fn block<const PAIRS: bool>(&self, input: Points, filters: Points, first: usize, count: usize, group: usize) {
+        let words = self.map.input / if PAIRS { 2 } else { 1 };
         PRODUCTS.with_borrow_mut(|products| {
             products.resize(POINTS * TILES * GROUP, 0.);
             for point in 0..POINTS {
-                // SAFETY: filters `[16][output / 16][words][16]`.
-                let filters = unsafe { self.filters.get().add((point * map.output / LANES + 2 * group) * words * LANES) };
                 for row in (0..count).step_by(ROWS) {
                     // SAFETY: by the contract; the products of `ROWS` tiles from `row` on lie in the scratch.
                     unsafe {
+                        let rows = input.first.add(point * input.apart + row * words);
+                        let columns = filters.first.add(point * filters.apart);
                         let to = products.as_mut_ptr().add((point * TILES + row) * GROUP);
-                        product::<ROWS, PAIRS>(input.add(point * apart + row * words), words, filters, words, to, GROUP);
+                        product::<ROWS, PAIRS>(rows, words, columns, words, to, GROUP);
                     }
                 }
             }
@@ -266,39 +295,6 @@ impl Job {
             }
         }
     }
-}
-
-/// G g Gᵀ of 16 output channels, with `N` numbers in a word: one as float32, two as bfloat16.
-///
-/// # Safety
-/// `from` points to `[output, 3, 3, input]` numbers, `to` to `[16][output / 16][input / N][16]` words; the group exists.
-unsafe fn transform_filters<const N: usize>(from: *const f32, to: *mut u32, group: usize, input: usize, output: usize) {
-    let words = input / N;
-    for word in 0..words {
-        for lane in 0..LANES {
-            let mut packed = [0u32; POINTS];
-            for n in 0..N {
-                // SAFETY: a number of the filter.
-                let tap = |i: usize| unsafe { from.add(((group * LANES + lane) * 9 + i) * input + word * N + n).read() };
-                let columns = [0, 1, 2].map(|j| thirds([tap(j), tap(3 + j), tap(6 + j)]));
-                for i in 0..4 {
-                    for (j, u) in thirds([columns[0][i], columns[1][i], columns[2][i]]).into_iter().enumerate() {
-                        let bits = if N == 2 { u32::from(half::bf16::from_f32(u).to_bits()) << (16 * n) } else { u.to_bits() };
-                        packed[4 * i + j] |= bits;
-                    }
-                }
-            }
-            for (point, bits) in packed.into_iter().enumerate() {
-                // SAFETY: a word of this group.
-                unsafe { to.add(((point * output / LANES + group) * words + word) * LANES + lane).write(bits) };
-            }
-        }
-    }
-}
-
-/// G g.
-fn thirds(g: [f32; 3]) -> [f32; 4] {
-    [g[0], (g[0] + g[1] + g[2]) * 0.5, (g[0] - g[1] + g[2]) * 0.5, g[2]]
 }
 
 /// Bᵀ d.

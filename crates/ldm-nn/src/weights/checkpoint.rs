@@ -1,15 +1,19 @@
 //! Mapped safetensors files of one module: one file, or shards with an index.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
-use tch::{Device, Kind, Tensor};
+use ldm_formats::Dtype;
+use ldm_formats::header::{self, Header, HeaderError};
+use tch::{Kind, Tensor};
 
+use super::mapped_file::MappedFile;
 use crate::config::read_json;
+
+/// Numbers of a sample, and the most of a tensor that is read in full when a file is checked.
+const SAMPLE: usize = 256;
+const READ_IN_FULL: usize = 1 << 15;
 
 /// A checkpoint that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -36,16 +40,16 @@ pub enum CheckpointError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is not safetensors.
+    /// The file is no sound safetensors file.
     #[error("{path}: {source}")]
     Format {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: safetensors::SafeTensorError,
+        source: HeaderError,
     },
     /// A tensor has a dtype that networks do not have.
-    #[error("{path}: {name} has dtype {dtype:?}")]
+    #[error("{path}: tensor `{name}` has dtype {dtype}, which networks do not have")]
     Dtype {
         /// The file.
         path: PathBuf,
@@ -61,7 +65,7 @@ pub enum CheckpointError {
 
 #[derive(Clone)]
 struct Entry {
-    map: Arc<Mmap>,
+    file: Arc<MappedFile>,
     offset: usize,
     /// As stored.
     shape: Vec<i64>,
@@ -103,6 +107,11 @@ pub enum Mapped {
 }
 
 impl Entry {
+    /// Numbers stored. The header's check has their bytes in the file, unless there are none.
+    fn count(&self) -> i64 {
+        if self.shape.contains(&0) { 0 } else { self.shape.iter().product() }
+    }
+
     /// The shape of the tensor that is made of it.
     fn made(&self) -> Vec<i64> {
         match self.form {
@@ -113,7 +122,8 @@ impl Entry {
     }
 }
 
-/// The tensors of one module, by canonical name. A clone shares the maps. They point into the mapped files, which stay mapped for the life of the process.
+/// The tensors of one module, by canonical name. A clone shares the mapped files. A file stays mapped for as long as a checkpoint or
+/// one of its tensors lives.
 #[derive(Clone)]
 pub struct Checkpoint {
     entries: BTreeMap<String, Entry>,
@@ -160,24 +170,22 @@ impl Checkpoint {
     pub fn open_files(paths: impl IntoIterator<Item = PathBuf>) -> Result<Self, CheckpointError> {
         let mut entries = BTreeMap::new();
         for path in paths {
-            let file = File::open(&path).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
-            // SAFETY: the map is read-only and private; a file that another process truncates while it is served would
-            // raise SIGBUS, which is the documented contract of serving from a mapped file.
-            let map = unsafe { Mmap::map(&file) }.map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
-            let map = Arc::new(map);
-            let (header, metadata) =
-                SafeTensors::read_metadata(&map).map_err(|source| CheckpointError::Format { path: path.clone(), source })?;
-            // The header is preceded by its length, 8 bytes.
-            let start = header + 8;
-            for (name, info) in metadata.tensors() {
-                let Some(kind) = kind_of(info.dtype) else {
-                    return Err(CheckpointError::Dtype { path, name, dtype: info.dtype });
+            let header = match header::open(&path) {
+                Ok(header) => header,
+                Err(HeaderError::Read(source)) => return Err(CheckpointError::Read { path, source }),
+                Err(source) => return Err(CheckpointError::Format { path, source }),
+            };
+            let Header { tensors, data_start, .. } = header;
+            let length = data_start + tensors.iter().map(|tensor| tensor.offsets.1).max().unwrap_or_default();
+            let file = MappedFile::open(&path, length).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
+            for tensor in tensors {
+                let Some(kind) = kind_of(tensor.dtype) else {
+                    return Err(CheckpointError::Dtype { path, name: tensor.name, dtype: tensor.dtype });
                 };
-                let shape = info.shape.iter().map(|&n| n as i64).collect();
-                entries.insert(
-                    name,
-                    Entry { map: Arc::clone(&map), offset: start + info.data_offsets.0, shape, kind, form: Form::Stored },
-                );
+                // The header's check has the range in the file, which is mapped: both fit.
+                let shape = tensor.shape.iter().map(|&n| n as i64).collect();
+                let offset = (data_start + tensor.offsets.0) as usize;
+                entries.insert(tensor.name, Entry { file: Arc::clone(&file), offset, shape, kind, form: Form::Stored });
             }
         }
         Ok(Self { entries })
@@ -231,12 +239,18 @@ impl Checkpoint {
 
     /// Numbers stored, all tensors together.
     pub fn parameters(&self) -> u64 {
-        self.entries.values().map(|entry| entry.shape.iter().product::<i64>().unsigned_abs()).sum()
+        self.entries.values().map(|entry| entry.count().unsigned_abs()).sum()
     }
 
     /// The dtype that most numbers are stored in: `f32`, `f16`, `bf16`.
     pub fn stored_kind(&self) -> Option<Kind> {
-        self.entries.values().max_by_key(|entry| entry.shape.iter().product::<i64>()).map(|entry| entry.kind)
+        self.entries.values().max_by_key(|entry| entry.count()).map(|entry| entry.kind)
+    }
+
+    /// The first tensor that is seen to hold NaN or infinity. Small tensors are read in full, of large ones a few hundred numbers:
+    /// milliseconds, whatever the file's size.
+    pub fn damaged(&self) -> Option<&str> {
+        self.entries.iter().find(|(_, entry)| entry.is_damaged()).map(|(name, _)| name.as_str())
     }
 
     /// The tensor, on the CPU in the dtype of the file, pointing into the map if it is as stored.
@@ -259,18 +273,36 @@ impl Checkpoint {
 
 impl Entry {
     fn stored(&self) -> Tensor {
-        let bytes = &self.map[self.offset..];
-        let count: i64 = self.shape.iter().product();
-        if !(bytes.as_ptr() as usize).is_multiple_of(self.kind.elt_size_in_bytes()) {
-            // Not aligned: copied instead.
-            return Tensor::from_data_size(&bytes[..count as usize * self.kind.elt_size_in_bytes()], &self.shape, self.kind);
+        self.file.tensor(self.offset, &self.shape, self.kind)
+    }
+
+    /// Whether a float holds NaN or infinity where it is looked at: everywhere in a small tensor, in a sample of its first, middle
+    /// and last numbers in a large one.
+    fn is_damaged(&self) -> bool {
+        let size = self.kind.elt_size_in_bytes();
+        let count = self.count() as usize;
+        let broken =
+            |first: usize, count: usize| not_finite(self.file.bytes(self.offset + first * size, count * size), self.kind);
+        if count <= READ_IN_FULL {
+            return broken(0, count);
         }
-        // The map must outlive every view of it, and views travel into modules and their clones: one reference is given away.
-        std::mem::forget(Arc::clone(&self.map));
-        // SAFETY: safetensors checked at parsing that the range lies in the file and fits shape and dtype (a part of the rows is a
-        // range inside it); the pointer is aligned (checked above) and stays valid because the map is never unmapped (the
-        // reference given away above); networks never write to their parameters in place.
-        unsafe { Tensor::from_blob(bytes.as_ptr(), &self.shape, &[], self.kind, Device::Cpu) }
+        [0, (count - SAMPLE) / 2, count - SAMPLE].into_iter().any(|first| broken(first, SAMPLE))
+    }
+}
+
+/// Whether one of the numbers has an exponent of ones alone: NaN or infinity (IEEE 754, section 3.4).
+fn not_finite(bytes: &[u8], kind: Kind) -> bool {
+    let halves = |mask: u16| bytes.as_chunks().0.iter().any(|&two| u16::from_le_bytes(two) & mask == mask);
+    let any = |mask: u64, size: usize| {
+        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte));
+        bytes.chunks_exact(size).any(|bytes| number(bytes) & mask == mask)
+    };
+    match kind {
+        Kind::Half => halves(0x7c00),
+        Kind::BFloat16 => halves(0x7f80),
+        Kind::Float => any(0x7f80_0000, 4),
+        Kind::Double => any(0x7ff0_0000_0000_0000, 8),
+        _ => false,
     }
 }
 
@@ -308,7 +340,7 @@ fn kind_of(dtype: Dtype) -> Option<Kind> {
         Dtype::I64 => Kind::Int64,
         Dtype::I32 => Kind::Int,
         Dtype::U8 => Kind::Uint8,
-        Dtype::BOOL => Kind::Bool,
+        Dtype::Bool => Kind::Bool,
         _ => return None,
     })
 }

@@ -1,6 +1,7 @@
 //! Where parameters come from: mapped safetensors for serving, fresh variables for training, shapes alone for counting.
 
 mod checkpoint;
+mod mapped_file;
 mod variables;
 
 use std::cell::RefCell;
@@ -37,6 +38,8 @@ pub enum Init {
 
 enum Origin {
     Checkpoint(Checkpoint),
+    /// Its names and shapes alone.
+    Survey(Checkpoint),
     Fresh(RefCell<Variables>),
     Shapes(RefCell<BTreeMap<String, Vec<i64>>>),
 }
@@ -132,6 +135,12 @@ impl Weights {
         Self::new(Origin::Fresh(RefCell::default()), Kind::Float, device, Layout::Contiguous, Vec::new())
     }
 
+    /// Names and shapes of a checkpoint alone: nothing is read or allocated; for the report of [`finish`](Self::finish) before a
+    /// network is built.
+    pub fn survey(checkpoint: &Checkpoint) -> Self {
+        Self::new(Origin::Survey(checkpoint.clone()), Kind::Float, Device::Cpu, Layout::Contiguous, Vec::new())
+    }
+
     /// Shapes alone: nothing is allocated; for counting parameters.
     pub fn shapes() -> Self {
         Self::new(Origin::Shapes(RefCell::default()), Kind::Float, Device::Cpu, Layout::Contiguous, Vec::new())
@@ -192,7 +201,7 @@ impl Weights {
     /// Whether the origin has a parameter of that name here; `false` for fresh ones.
     pub fn has(&self, name: &str) -> bool {
         match &self.source.origin {
-            Origin::Checkpoint(checkpoint) => checkpoint.shape(&self.join(name)).is_some(),
+            Origin::Checkpoint(checkpoint) | Origin::Survey(checkpoint) => checkpoint.shape(&self.join(name)).is_some(),
             Origin::Fresh(_) | Origin::Shapes(_) => false,
         }
     }
@@ -200,6 +209,11 @@ impl Weights {
     /// The parameter `name` of this shape. A parameter that a checkpoint lacks, or has in another shape, goes to the report
     /// and zeros stand in for it; [`finish`](Self::finish) then refuses the whole.
     pub fn tensor(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
+        self.placed(self.stored(name, shape, init))
+    }
+
+    /// The same in the dtype and order of the file, on the CPU: for kernels that bring it into their own form in one pass.
+    pub(crate) fn stored(&self, name: &str, shape: &[i64], init: Init) -> Tensor {
         let source = &*self.source;
         let path = self.join(name);
         {
@@ -211,40 +225,49 @@ impl Weights {
             Origin::Fresh(variables) => variables.borrow_mut().add(path, shape, init, source.device),
             Origin::Shapes(shapes) => {
                 shapes.borrow_mut().insert(path, shape.to_vec());
-                Tensor::zeros([1], (Kind::Float, Device::Cpu)).expand(shape, false)
+                stand_in(shape)
             }
-            Origin::Checkpoint(checkpoint) => {
-                let tensor = match checkpoint.shape(&path) {
-                    None => {
-                        source.report.borrow_mut().missing.push(path);
-                        None
-                    }
-                    Some(found) if !same_without_ones(&found, shape) => {
-                        source.used.borrow_mut().insert(path.clone());
-                        source.report.borrow_mut().wrong_shape.push((path, shape.to_vec(), found));
-                        None
-                    }
-                    Some(_) => {
-                        let tensor = self.with_adapters(name, checkpoint.tensor(&path).view(shape));
-                        source.used.borrow_mut().insert(path);
-                        Some(tensor)
-                    }
-                };
-                match tensor {
-                    Some(tensor) => {
-                        let tensor = tensor.to_device(source.device).to_kind(source.kind);
-                        if source.layout == Layout::ChannelsLast && shape.len() == 4 { channels_last(&tensor) } else { tensor }
-                    }
-                    None => Tensor::zeros([1], (source.kind, source.device)).expand(shape, false),
-                }
+            Origin::Checkpoint(checkpoint) if self.noted(checkpoint, &path, shape) => {
+                self.with_adapters(name, checkpoint.tensor(&path).view(shape))
             }
+            Origin::Survey(checkpoint) => {
+                self.noted(checkpoint, &path, shape);
+                stand_in(shape)
+            }
+            Origin::Checkpoint(_) => stand_in(shape),
         }
+    }
+
+    /// What [`stored`](Self::stored) gave, as networks hold it: in their dtype, on their device, in their memory format.
+    pub(crate) fn placed(&self, tensor: Tensor) -> Tensor {
+        let source = &*self.source;
+        // What stands in for absent numbers is one number expanded: it must not become real.
+        if !tensor.is_contiguous() {
+            return tensor.to_device(source.device);
+        }
+        let tensor = tensor.to_device(source.device).to_kind(source.kind);
+        if source.layout == Layout::ChannelsLast && tensor.dim() == 4 { channels_last(&tensor) } else { tensor }
+    }
+
+    /// Whether the checkpoint has the parameter in this shape; the report has it when not.
+    fn noted(&self, checkpoint: &Checkpoint, path: &str, shape: &[i64]) -> bool {
+        let mut report = self.source.report.borrow_mut();
+        let Some(found) = checkpoint.shape(path) else {
+            report.missing.push(path.to_owned());
+            return false;
+        };
+        self.source.used.borrow_mut().insert(path.to_owned());
+        let fits = same_without_ones(&found, shape);
+        if !fits {
+            report.wrong_shape.push((path.to_owned(), shape.to_vec(), found));
+        }
+        fits
     }
 
     /// Ends loading: the strict report, or the error when anything was missing, unexpected or of the wrong shape.
     pub fn finish(self) -> Result<Report, LoadError> {
         let mut report = self.source.report.borrow().clone();
-        if let Origin::Checkpoint(checkpoint) = &self.source.origin {
+        if let Origin::Checkpoint(checkpoint) | Origin::Survey(checkpoint) = &self.source.origin {
             let used = self.source.used.borrow();
             report.unexpected = checkpoint.names().filter(|name| !used.contains(*name)).map(str::to_owned).collect();
         }
@@ -255,7 +278,7 @@ impl Weights {
     pub fn into_shapes(self) -> BTreeMap<String, Vec<i64>> {
         match &self.source.origin {
             Origin::Shapes(shapes) => shapes.take(),
-            Origin::Checkpoint(_) | Origin::Fresh(_) => BTreeMap::default(),
+            Origin::Checkpoint(_) | Origin::Survey(_) | Origin::Fresh(_) => BTreeMap::default(),
         }
     }
 
@@ -263,9 +286,14 @@ impl Weights {
     pub fn into_variables(self) -> Variables {
         match &self.source.origin {
             Origin::Fresh(variables) => variables.take(),
-            Origin::Checkpoint(_) | Origin::Shapes(_) => Variables::default(),
+            Origin::Checkpoint(_) | Origin::Survey(_) | Origin::Shapes(_) => Variables::default(),
         }
     }
+}
+
+/// One zero that looks like a tensor of this shape.
+fn stand_in(shape: &[i64]) -> Tensor {
+    Tensor::zeros([1], (Kind::Float, Device::Cpu)).expand(shape, false)
 }
 
 /// Whether two shapes differ only by dimensions of 1: old checkpoints keep linear layers as 1×1 convolutions.

@@ -155,6 +155,9 @@ fn broken_files_are_errors() {
         r#"{"a": {"dtype": "F32", "shape": [9223372036854775808], "data_offsets": [0, 4]}}"#,
         r#"{"a": {"dtype": "Q4", "shape": [1], "data_offsets": [0, 4]}}"#,
         r#"{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}"#,
+        r#"{"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}, "a": {"dtype": "U8", "shape": [2], "data_offsets": [2, 4]}}"#,
+        r#"{"a": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}, "b": {"dtype": "U8", "shape": [2], "data_offsets": [2, 4]}}"#,
+        r#"{"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}, "b": {"dtype": "U8", "shape": [1], "data_offsets": [3, 4]}}"#,
         // Read, but not a dtype that networks have.
         r#"{"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}"#,
     ];
@@ -174,6 +177,63 @@ fn tensors_that_are_not_aligned_are_read() {
     std::fs::write(&path, [&(text.len() as u64).to_le_bytes(), text.as_bytes(), &values].concat()).expect("a file");
     let file = Checkpoint::open_files([path]).expect("the file");
     assert_eq!(Vec::<f32>::try_from(file.tensor("a")).expect("numbers"), [1.5, -2.]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_stays_mapped_for_as_long_as_a_tensor_points_into_it() {
+    let path = scratch("mapped").join("model.safetensors");
+    let numbers = Tensor::arange(1 << 16, (Kind::Float, Device::Cpu)).view([256, 256]);
+    save([("a", &numbers), ("b", &numbers)], Kind::Float, &path).expect("saved");
+    let is_mapped = || std::fs::read_to_string("/proc/self/maps").expect("maps").contains(path.to_str().expect("a name"));
+    let file = Checkpoint::open_files([path.clone()]).expect("the file");
+    let (a, b) = (file.tensor("a"), file.tensor("b"));
+    drop(file);
+    drop(a);
+    let row = b.narrow(0, 255, 1);
+    drop(b);
+    // The pages that the dropped tensor gave back are read again.
+    assert!(is_mapped());
+    assert_eq!(row, numbers.narrow(0, 255, 1));
+    drop(row);
+    assert!(!is_mapped());
+}
+
+#[test]
+fn numbers_that_are_none_are_seen_without_reading_everything() {
+    let dir = scratch("damaged");
+    let path = dir.join("model.safetensors");
+    let fill = |value: f64| Tensor::full([300, 300], value, (Kind::Float, Device::Cpu));
+    let damaged = |kind: Kind, tensor: &Tensor| {
+        save([("fine", &fill(1.)), ("last", tensor)], kind, &path).expect("saved");
+        Checkpoint::open_files([path.clone()]).expect("the file").damaged().map(str::to_owned)
+    };
+    for kind in [Kind::Float, Kind::Half, Kind::BFloat16] {
+        assert_eq!(damaged(kind, &fill(-1e4)), None);
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(damaged(kind, &fill(value)).as_deref(), Some("last"), "{kind:?} {value}");
+        }
+        // One of a hundred in a small tensor.
+        let small = fill(0.).narrow(0, 0, 1).contiguous();
+        drop(small.get(0).get(77).fill_(f64::NAN));
+        assert_eq!(damaged(kind, &small).as_deref(), Some("last"), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_survey_reports_what_loading_would() {
+    let dir = directory().join("tiny-sd");
+    let config = UNet2DConditionConfig::read(&dir.join("unet/config.json")).expect("the configuration");
+    for (part, fits) in [("unet", true), ("vae", false)] {
+        let checkpoint = Checkpoint::open(&dir.join(part), STEM).expect("the file");
+        let survey = Weights::survey(&checkpoint);
+        UNet2DCondition::new(&survey, &config);
+        let weights = Weights::from_checkpoint(checkpoint, Kind::Float, Device::Cpu, Layout::ChannelsLast);
+        UNet2DCondition::new(&weights, &config);
+        let (survey, loaded) = (survey.finish(), weights.finish());
+        assert_eq!(survey.is_ok(), fits);
+        assert_eq!(survey.map_err(|LoadError(report)| report), loaded.map_err(|LoadError(report)| report));
+    }
 }
 
 #[test]

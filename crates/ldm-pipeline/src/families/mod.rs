@@ -10,7 +10,7 @@ use std::rc::Rc;
 use ldm_nn::{FirstStageConfig, Layout};
 use serde::de::DeserializeOwned;
 
-use crate::blueprint::{Blueprint, Builder, ConcatPlan, Part, Site};
+use crate::blueprint::{Blueprint, Builder, ConcatPlan, Depth, Part, Site};
 use crate::catalogue::describe;
 use crate::loras;
 use crate::options::{LoadOptions, ModelSource};
@@ -130,7 +130,13 @@ pub(crate) fn read_stage(model: &Path, config: Option<&Path>) -> Result<Part<Fir
 pub(crate) fn load(source: &ModelSource, options: &LoadOptions) -> Result<System, ModelError> {
     let blueprint = read(source).map_err(|mut errors| errors.swap_remove(0))?;
     let about = describe(source, &blueprint, options)?;
-    let site = Site { kind: Some(options.dtype.kind()), device: options.device.tch(), layout: Layout::ChannelsLast };
+    blueprint.survey()?;
+    let site = Site {
+        depth: Depth::Build,
+        kind: Some(options.dtype.kind()),
+        device: options.device.tch(),
+        layout: Layout::ChannelsLast,
+    };
     let (loras, merged) = loras::read(source, &blueprint, options.dtype.kind(), options.device.tch())?;
     let loras = Rc::new(loras);
     let mut builder = Builder::new(site).adapted(&loras, merged);
