@@ -28,6 +28,11 @@ impl Signals {
     }
 }
 
+/// A listener to SIGHUP, which asks for the configuration to be read again. It must be made within a runtime.
+pub(crate) fn hangups() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
 /// A flag that the first signal raises, for a loop without a runtime; the second one ends the process.
 pub(crate) fn flag() -> std::io::Result<Arc<AtomicBool>> {
     let raised = Arc::new(AtomicBool::new(false));

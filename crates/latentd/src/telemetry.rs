@@ -1,10 +1,14 @@
-//! Logs: text for people or JSON for machines, always to stderr.
+//! Logs: text for people or JSON for machines, always to stderr; and spans for a collector, if one is configured.
 
 use std::fmt;
 use std::io::{IsTerminal, stderr};
 use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
+use ldm_http::Otlp;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,19 +41,22 @@ impl fmt::Display for Format {
     }
 }
 
-/// Starts logging for the whole process.
-pub(crate) fn start(format: Format, filter: &str) -> anyhow::Result<()> {
-    let lines = tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(filter)?).with_writer(stderr);
-    let started = match format {
-        Format::Text => lines.with_ansi(stderr().is_terminal()).try_init(),
-        Format::Json => lines.json().flatten_event(true).try_init(),
+/// Starts logging for the whole process, and the export of spans, which the filter of logs has no part in.
+pub(crate) fn start(format: Format, filter: &str, otlp: Option<&Otlp>) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter)?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(stderr);
+    let lines = match format {
+        Format::Text => lines.with_ansi(stderr().is_terminal()).boxed(),
+        Format::Json => lines.json().flatten_event(true).boxed(),
     };
-    started.map_err(anyhow::Error::from_boxed)
+    let spans = otlp.map(|otlp| otlp.layer().with_filter(LevelFilter::INFO));
+    tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init()?;
+    Ok(())
 }
 
 /// Starts logging for a command at a terminal: text, warnings only unless `RUST_LOG` says otherwise. The command itself
 /// says why it fails.
 pub(crate) fn at_terminal() -> anyhow::Result<()> {
     let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
-    start(Format::Text, filter.as_deref().unwrap_or("warn,ldm_engine::worker=off"))
+    start(Format::Text, filter.as_deref().unwrap_or("warn,ldm_engine::worker=off"), None)
 }

@@ -2,6 +2,9 @@
 //!
 //! Capabilities flow upward: the executor reports a catalogue, every edge validates and lists from it.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::Task;
 
 /// All that one process offers.
@@ -30,6 +33,10 @@ pub struct Model {
     pub dtype: String,
     /// `cpu` or `cuda:N`.
     pub device: String,
+    /// SHA-256 of the weights in hexadecimal; empty when nobody computed it.
+    pub weights: String,
+    /// Whether pictures depend on what shares a network call with them.
+    pub mode: Mode,
     /// Picture sizes.
     pub sizes: Sizes,
     /// What is used when a request does not say.
@@ -41,6 +48,49 @@ pub struct Model {
     pub conditions: Conditions,
     /// Names of adapters that jobs may be drawn with.
     pub loras: Vec<String>,
+}
+
+/// How strictly the same request gives the same picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// The fastest kernels: the last bits may depend on the rows of a network call.
+    #[default]
+    Fast,
+    /// A picture does not depend on what shares a network call with it.
+    BatchInvariant,
+}
+
+impl Mode {
+    /// Both modes.
+    pub const ALL: [Self; 2] = [Self::Fast, Self::BatchInvariant];
+
+    /// How it is said.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::BatchInvariant => "batch_invariant",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A word that names no mode.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("mode must be fast or batch_invariant, not {0:?}")]
+pub struct UnknownMode(String);
+
+impl FromStr for Mode {
+    type Err = UnknownMode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownMode> {
+        let known = Self::ALL.into_iter().find(|mode| mode.name() == text.replace('-', "_"));
+        known.ok_or_else(|| UnknownMode(text.to_owned()))
+    }
 }
 
 /// What a model can be asked to follow: each task needs its own.
@@ -201,8 +251,8 @@ pub struct Alias {
 }
 
 /// Samplers are looked up without regard to case, spaces, dashes and underscores.
-fn folded(name: &str) -> String {
-    name.chars().filter(|c| !matches!(c, ' ' | '_' | '-')).flat_map(char::to_lowercase).collect()
+fn folded(name: &str) -> impl Iterator<Item = char> {
+    name.chars().filter(|c| !matches!(c, ' ' | '_' | '-')).flat_map(char::to_lowercase)
 }
 
 impl Catalogue {
@@ -216,12 +266,13 @@ impl Catalogue {
 
     /// The sampler of that name or alias, and the sigma schedule if the alias says one.
     pub fn sampler(&self, name: &str) -> Option<(&Sampler, Option<&str>)> {
-        let wanted = folded(name);
+        // Every request asks, so nothing is allocated for it.
+        let wanted = |known: &str| known == name || folded(known).eq(folded(name));
         self.samplers.iter().find_map(|sampler| {
-            if folded(&sampler.name) == wanted || folded(&sampler.label) == wanted {
+            if wanted(&sampler.name) || wanted(&sampler.label) {
                 return Some((sampler, None));
             }
-            let alias = sampler.aliases.iter().find(|alias| folded(&alias.name) == wanted)?;
+            let alias = sampler.aliases.iter().find(|alias| wanted(&alias.name))?;
             Some((sampler, alias.schedule.as_deref()))
         })
     }

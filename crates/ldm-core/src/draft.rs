@@ -1,6 +1,8 @@
 //! What a client said, before anything was checked.
 
-use crate::task::{Bbox, Class, Depth, Img2Img, Inpaint, Layout, Rdm, Semantic, SuperResolution, Txt2Img, Unconditional, Work};
+use crate::task::{
+    Bbox, Class, Depth, HiresDraft, Img2Img, Inpaint, Layout, Rdm, Semantic, SuperResolution, Txt2Img, Unconditional, Work,
+};
 use crate::{
     BoxBounds, Catalogue, Defaults, Lora, Model, NeighborBounds, Plane, Prompting, Raster, Request, Rounding, Task, Tuning,
     Violation, Violations, lora,
@@ -68,6 +70,8 @@ pub struct Draft {
     pub semantic: Option<Plane>,
     /// Embeddings of a prompt and its neighbours.
     pub neighbors: Option<Vec<Vec<f32>>>,
+    /// A second pass of txt2img, at a larger size.
+    pub hires: Option<HiresDraft>,
 }
 
 impl Draft {
@@ -102,6 +106,7 @@ impl Draft {
             boxes: None,
             semantic: None,
             neighbors: None,
+            hires: None,
         }
     }
 
@@ -145,6 +150,29 @@ impl Draft {
         draft
     }
 
+    /// The same with what only that work needs.
+    pub(crate) fn asking(mut self, work: &Work) -> Self {
+        match work.clone() {
+            Work::Txt2Img(Txt2Img { hires }) => self.hires = hires.map(HiresDraft::from),
+            Work::Unconditional(Unconditional) => {}
+            Work::Img2Img(Img2Img { init, strength }) => (self.init_image, self.strength) = (Some(init), Some(strength)),
+            Work::Inpaint(Inpaint { init, mask, strength }) => {
+                (self.init_image, self.mask, self.strength) = (Some(init), Some(mask), Some(strength));
+            }
+            Work::Depth(Depth { init, depth, strength }) => {
+                (self.init_image, self.depth, self.strength) = (Some(init), Some(depth), Some(strength));
+            }
+            Work::SuperResolution(SuperResolution { low, noise_level }) => {
+                (self.lr_image, self.noise_level) = (Some(low), noise_level.map(i64::from));
+            }
+            Work::Class(Class { class }) => self.class = Some(i64::from(class)),
+            Work::Layout(Layout { boxes }) => self.boxes = Some(boxes),
+            Work::Semantic(Semantic { map }) => self.semantic = Some(map),
+            Work::Rdm(Rdm { neighbors }) => self.neighbors = Some(neighbors),
+        }
+        self
+    }
+
     /// Fields that were said and have no part in the task.
     fn refuse_strangers(&self, model: &Model, bad: &mut Violations) {
         let task = self.task;
@@ -169,6 +197,9 @@ impl Draft {
                 bad.push(Violation::new(field, format!("{task} takes no `{field}`{hint}"), "absent", value));
             }
         }
+        if self.hires.is_some() && task != Task::Txt2Img {
+            bad.push(Violation::new("hires", format!("{task} takes no `hires`; use txt2img"), "absent", "a second pass"));
+        }
         if self.neighbors.is_some() && task != Task::Rdm {
             bad.push(Violation::new("neighbors", format!("{task} takes no `neighbors`; use rdm"), "absent", "embeddings"));
         }
@@ -182,7 +213,7 @@ impl Draft {
         let conditions = &model.conditions;
         let init = self.init_image.take();
         let work = match self.task {
-            Task::Txt2Img => Some(Work::Txt2Img(Txt2Img)),
+            Task::Txt2Img => Some(Work::Txt2Img(Txt2Img::default())),
             Task::Unconditional => Some(Work::Unconditional(Unconditional)),
             Task::Img2Img => Img2Img::check(init, strength(self, usual), steps, bad).map(Work::Img2Img),
             Task::Inpaint => Inpaint::check(init, self.mask.take(), strength(self, 1.0), steps, bad).map(Work::Inpaint),
@@ -266,10 +297,15 @@ impl Draft {
         let [width, height] = dictated.map_or([self.width, self.height], |size| size.map(Some));
         let width = side("width", width, shape.sizes.default.0, shape, &mut bad);
         let height = side("height", height, shape.sizes.default.1, shape, &mut bad);
+        let hires =
+            self.hires.take().and_then(|hires| hires.check(shape, [width, height], steps.unwrap_or(1), bounds.steps, &mut bad));
         if !bad.is_empty() {
             return Err(bad);
         }
-        let Some((work, _)) = work else { return Err(bad) };
+        let Some((mut work, _)) = work else { return Err(bad) };
+        if let Work::Txt2Img(work) = &mut work {
+            work.hires = hires;
+        }
         let request = Request {
             model: shape.id.clone(),
             work,
@@ -350,7 +386,7 @@ fn text(field: &str, value: Option<String>, limit: u32, bad: &mut Violations) ->
     value
 }
 
-fn whole(field: &str, value: Option<i64>, default: i64, min: i64, max: i64, bad: &mut Violations) -> Option<i64> {
+pub(crate) fn whole(field: &str, value: Option<i64>, default: i64, min: i64, max: i64, bad: &mut Violations) -> Option<i64> {
     let value = value.unwrap_or(default);
     if (min..=max).contains(&value) {
         return Some(value);
@@ -377,7 +413,7 @@ fn real(field: &str, value: Option<f64>, default: f64, min: f64, max: f64, bad: 
     value
 }
 
-fn side(field: &str, value: Option<i64>, default: u32, model: &Model, bad: &mut Violations) -> u32 {
+pub(crate) fn side(field: &str, value: Option<i64>, default: u32, model: &Model, bad: &mut Violations) -> u32 {
     let sizes = model.sizes;
     let value = value.unwrap_or(i64::from(default));
     let fits = (i64::from(sizes.min)..=i64::from(sizes.max)).contains(&value) && value % i64::from(sizes.multiple) == 0;

@@ -58,6 +58,15 @@ pub enum Ending {
     Cancelled,
 }
 
+/// A half-done job at a step boundary, as the executor that wrote it reads it. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Steps done.
+    pub step: u32,
+    /// What the executor needs to go on; opaque to everybody else.
+    pub bytes: Arc<[u8]>,
+}
+
 impl Ending {
     /// The word that metrics and logs use: `finished`, `cancelled`, or the failure's reason.
     pub fn reason(&self) -> &'static str {
@@ -139,6 +148,10 @@ pub enum FailureKind {
     Device,
     /// The service is shutting down.
     ShuttingDown,
+    /// The deadline passed before the picture was there.
+    DeadlineExceeded,
+    /// The devices that the job was on went out of service, one after another.
+    WorkerLost,
 }
 
 impl FailureKind {
@@ -151,6 +164,8 @@ impl FailureKind {
             FailureKind::Panicked => "panicked",
             FailureKind::Device => "device",
             FailureKind::ShuttingDown => "shutting_down",
+            FailureKind::DeadlineExceeded => "deadline_exceeded",
+            FailureKind::WorkerLost => "worker_lost",
         }
     }
 }

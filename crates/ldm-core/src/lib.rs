@@ -16,9 +16,11 @@ mod terms;
 mod tuning;
 mod violation;
 
-pub use catalogue::{Alias, Bounds, BoxBounds, Catalogue, Conditions, Defaults, Model, NeighborBounds, Rounding, Sampler, Sizes};
+pub use catalogue::{
+    Alias, Bounds, BoxBounds, Catalogue, Conditions, Defaults, Mode, Model, NeighborBounds, Rounding, Sampler, Sizes,
+};
 pub use draft::{Draft, MAX_SEED};
-pub use event::{Ending, Event, Failure, FailureKind, Output, Preview, Progress, Timings};
+pub use event::{Checkpoint, Ending, Event, Failure, FailureKind, Output, Preview, Progress, Timings};
 pub use id::JobId;
 pub use lora::Lora;
 pub use raster::{Plane, PlaneError, Raster, RasterError};

@@ -1,7 +1,7 @@
 //! What a device is asked to do: one picture, everything resolved and within bounds.
 
-use crate::task::Work;
-use crate::{Lora, Rounding, Tuning};
+use crate::task::{Hires, Work};
+use crate::{Draft, Lora, Rounding, Tuning};
 
 /// How a prompt is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,4 +64,78 @@ pub struct Request {
     pub rounding: Rounding,
     /// A preview picture is wanted every so many steps.
     pub preview_every: Option<u32>,
+}
+
+impl Request {
+    /// The second pass of txt2img, if there is one.
+    pub fn hires(&self) -> Option<&Hires> {
+        match &self.work {
+            Work::Txt2Img(work) => work.hires.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Bytes that it holds until it has ended, about: its texts, its pictures, and the picture that comes out.
+    pub fn bytes(&self) -> usize {
+        let (width, height) = self.hires().map_or((self.width, self.height), |hires| (hires.width, hires.height));
+        let picture = width as usize * height as usize * 3;
+        self.prompt.len() + self.negative_prompt.len() + self.work.bytes() + picture
+    }
+
+    /// The draft that says all of this: [`Draft::check`] against the same catalogue gives this request back.
+    ///
+    /// Both are taken apart and put together field by field, so that a new field cannot be forgotten here.
+    pub fn draft(&self) -> Draft {
+        let Self {
+            model,
+            work,
+            prompt,
+            negative_prompt,
+            prompting,
+            width,
+            height,
+            steps,
+            sampler,
+            schedule,
+            guidance,
+            eta,
+            seed,
+            tuning,
+            rounding,
+            preview_every,
+            loras,
+        } = self;
+        let draft = Draft {
+            task: work.task(),
+            model: Some(model.clone()),
+            prompt: Some(prompt.clone()),
+            negative_prompt: Some(negative_prompt.clone()),
+            prompting: Some(*prompting),
+            width: Some(i64::from(*width)),
+            height: Some(i64::from(*height)),
+            steps: Some(i64::from(*steps)),
+            sampler: Some(sampler.clone()),
+            schedule: Some(schedule.clone()),
+            guidance: Some(*guidance),
+            eta: Some(*eta),
+            seed: i64::try_from(*seed).ok(),
+            tuning: *tuning,
+            rounding: Some(*rounding),
+            images: None,
+            preview_every: preview_every.map(i64::from),
+            init_image: None,
+            strength: work.strength(),
+            mask: None,
+            lr_image: None,
+            noise_level: None,
+            depth: None,
+            class: None,
+            boxes: None,
+            semantic: None,
+            neighbors: None,
+            hires: None,
+            loras: loras.clone(),
+        };
+        draft.asking(work)
+    }
 }

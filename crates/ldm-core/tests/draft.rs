@@ -26,6 +26,8 @@ fn catalogue() -> Catalogue {
             parameters: 1,
             dtype: "f32".into(),
             device: "cpu".into(),
+            weights: "w".into(),
+            mode: ldm_core::Mode::Fast,
             sizes: Sizes { min: 32, max: 256, multiple: 16, default: (64, 96) },
             defaults: Defaults {
                 sampler: "dpmpp_2m".into(),
@@ -292,6 +294,41 @@ fn maps_are_resized_to_the_nearest_place() {
     assert_eq!(plane.nearest(2, 1).data(), [0, 2], "the upper left of each block");
     assert_eq!(plane.nearest(4, 4).data(), [0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7]);
     assert!(Plane::new(4, 2, vec![0; 7]).is_err());
+}
+
+#[test]
+fn a_second_pass_is_checked_field_by_field() {
+    use ldm_core::task::{HiresDraft, Upscaler};
+    let with = |hires: HiresDraft| check(|draft| draft.hires = Some(hires));
+    let of = |requests: Vec<Request>| requests[0].hires().cloned().expect("a second pass");
+    let usual = of(with(HiresDraft::default()).unwrap());
+    assert_eq!((usual.width, usual.height, usual.steps, usual.strength), (128, 192, 20, 0.7));
+    assert_eq!(usual.upscaler, Upscaler::LatentBilinear);
+    // 1.3 × 64 = 83.2, and 96 gives 124.8: the next sizes below that are multiples of 16.
+    let scaled = of(with(HiresDraft { scale: Some(1.3), steps: Some(7), ..HiresDraft::default() }).unwrap());
+    assert_eq!((scaled.width, scaled.height, scaled.steps), (80, 112, 7));
+    let said = HiresDraft { width: Some(96), height: Some(160), strength: Some(1.0), ..HiresDraft::default() };
+    let said = with(said).unwrap();
+    assert_eq!(said[0].bytes(), "a cat".len() + 96 * 160 * 3, "the larger picture is what is held");
+    assert_eq!((of(said.clone()).width, of(said).height), (96, 160));
+    for (hires, fields) in [
+        (HiresDraft { scale: Some(9.0), ..HiresDraft::default() }, &["hires.scale", "hires.width", "hires.height"][..]),
+        (HiresDraft { scale: Some(f64::NAN), ..HiresDraft::default() }, &["hires.scale", "hires.width", "hires.height"]),
+        (HiresDraft { scale: Some(2.0), width: Some(96), ..HiresDraft::default() }, &["hires.scale"]),
+        (HiresDraft { width: Some(97), height: Some(272), ..HiresDraft::default() }, &["hires.width", "hires.height"]),
+        (HiresDraft { steps: Some(0), ..HiresDraft::default() }, &["hires.steps"]),
+        (HiresDraft { strength: Some(0.0), ..HiresDraft::default() }, &["hires.strength"]),
+        (HiresDraft { steps: Some(1), strength: Some(0.5), ..HiresDraft::default() }, &["hires.strength"]),
+    ] {
+        let bad = with(hires.clone()).unwrap_err();
+        assert_eq!(bad.0.iter().map(|violation| violation.field.as_str()).collect::<Vec<_>>(), fields, "{hires:?}");
+    }
+    let wrong = check(|draft| {
+        draft.hires = Some(HiresDraft::default());
+        draft.task = Task::Unconditional;
+        draft.prompt = None;
+    });
+    assert_eq!(wrong.unwrap_err().0[0].field, "hires");
 }
 
 #[test]

@@ -5,25 +5,34 @@
 //! scheduler (`scheduler.rs`, an ordinary struct without threads, clocks or tensors) what to do next, and does it.
 //! Everything is bounded by the permits; a job that was accepted ends exactly once, guaranteed by `reporter.rs`.
 
+pub mod cost;
 mod device;
 mod executor;
 pub mod fake;
 mod guard;
 mod job;
+pub mod ledger;
 mod monitor;
+pub mod node;
+pub mod objects;
 mod pace;
 mod permits;
+mod pool;
+mod quotes;
 mod reporter;
-mod scheduler;
+pub mod scheduler;
 mod service;
 mod state;
 mod ticket;
 mod warmup;
 mod worker;
 
-pub use executor::{Advance, BatchKey, Executor, Price};
-pub use monitor::{Monitor, Silent, Stage};
+pub use executor::{Advance, BatchKey, Decoding, Executor, ModelChange, Prepared, Price, Resident};
+pub use monitor::{Batch, Incident, Monitor, Silent, Stage};
 pub use permits::Load;
-pub use service::{Limits, Refused, Service};
+pub use reporter::Keeper;
+pub use scheduler::Policy;
+pub use service::{Estimate, Limits, Refused, Service, Submission, WorkerStatus};
 pub use state::Readiness;
 pub use ticket::Ticket;
+pub use worker::Worker;

@@ -2,39 +2,47 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::time::Instant;
 
 use ldm_core::{Ending, Event, Failure, FailureKind, JobId, Progress, Request};
 use tokio::sync::{oneshot, watch};
 
-use crate::device::Command;
 use crate::permits::Permit;
+use crate::pool::Pool;
 use crate::reporter::Reporter;
+use crate::service::Submission;
 
 /// A job that was accepted. Dropping it before the ending cancels the job, at the next step at the latest.
-#[derive(Debug)]
 pub struct Ticket {
     id: JobId,
     request: Arc<Request>,
-    inbox: mpsc::Sender<Command>,
+    pool: Arc<Pool>,
     progress: watch::Receiver<Progress>,
     ending: oneshot::Receiver<Ending>,
     /// The ending was handed out.
     ended: bool,
-    cancelled: AtomicBool,
+    cancelled: Arc<AtomicBool>,
 }
 
 /// The two ends of a new job's events; `position` is its first place in the queue.
-pub(crate) fn issue(request: Request, permit: Permit, position: usize, inbox: mpsc::Sender<Command>) -> (Reporter, Ticket) {
-    let (id, request) = (JobId::new(), Arc::new(request));
+pub(crate) fn issue(submission: Submission, permit: Permit, position: usize, pool: Arc<Pool>) -> (Reporter, Ticket) {
+    let Submission { request, terms, id, keeper, .. } = submission;
+    let id = id.unwrap_or_else(JobId::new);
     let (progress, mut watcher) = watch::channel(Progress::Queued { position });
     watcher.mark_changed();
     let (sender, ending) = oneshot::channel();
-    let reporter =
-        Reporter { id, request: Arc::clone(&request), submitted: Instant::now(), progress, open: Some((sender, permit)) };
-    let cancelled = AtomicBool::new(false);
-    (reporter, Ticket { id, request, inbox, progress: watcher, ending, ended: false, cancelled })
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let reporter = Reporter {
+        id,
+        request: Arc::clone(&request),
+        terms,
+        submitted: Instant::now(),
+        progress,
+        cancelled: Arc::clone(&cancelled),
+        keeper,
+        open: Some((sender, permit)),
+    };
+    (reporter, Ticket { id, request, pool, progress: watcher, ending, ended: false, cancelled })
 }
 
 impl Ticket {
@@ -79,9 +87,14 @@ impl Ticket {
     /// Cancels the job; it ends as cancelled, unless it ends otherwise before the next step.
     pub fn cancel(&self) {
         if !self.cancelled.swap(true, Ordering::Relaxed) {
-            // When the device thread is gone, the job has ended already.
-            let _ = self.inbox.send(Command::Cancel(self.id));
+            self.pool.cancel(self.id);
         }
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket").field("id", &self.id).field("ended", &self.ended).finish_non_exhaustive()
     }
 }
 

@@ -5,15 +5,20 @@ use std::sync::Arc;
 
 use ldm_core::{Catalogue, Draft, Failure, FailureKind, Model, Request};
 
-use crate::Executor;
 use crate::guard::guarded;
+use crate::{Decoding, Executor};
 
 /// The most steps that are tried: multistep samplers may refuse fewer than their order.
 const MOST_STEPS: u32 = 4;
 
-/// Makes the smallest picture of the default model, with the fewest steps that its default sampler takes.
+/// Makes the smallest picture of the first model that is loaded, with the fewest steps that its default sampler takes.
 pub(crate) fn run<E: Executor>(executor: &mut E, catalogue: &Catalogue) -> Result<(), Failure> {
-    let Some(model) = catalogue.models.first() else {
+    let loaded: Vec<String> = executor.residents().into_iter().filter(|model| model.loaded).map(|model| model.id).collect();
+    if loaded.is_empty() && !catalogue.models.is_empty() {
+        // All are loaded when somebody asks for them.
+        return Ok(());
+    }
+    let Some(model) = catalogue.models.iter().find(|model| loaded.contains(&model.id)) else {
         return Err(Failure::new(FailureKind::Device, "no model was loaded"));
     };
     let mut steps = 1;
@@ -39,13 +44,13 @@ fn request(catalogue: &Catalogue, model: &Model, steps: u32) -> Result<Arc<Reque
 
 fn picture<E: Executor>(executor: &mut E, request: &Arc<Request>) -> Result<(), Failure> {
     executor.price(request)?;
-    let mut run = executor.prepare(request)?;
+    let mut run = executor.prepare(request)?.run;
     loop {
         match executor.evaluate(&mut [&mut run]).pop() {
-            Some(advance) if advance.clone()?.finished => break,
+            Some(advance) if advance.clone()?.left == 0 => break,
             Some(_) => {}
             None => return Err(Failure::new(FailureKind::Device, "evaluate gave no answer")),
         }
     }
-    executor.decode(run).map(drop)
+    executor.decode(&mut run, Decoding::Usual).map(drop)
 }

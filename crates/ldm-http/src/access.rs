@@ -1,7 +1,8 @@
-//! One record per request: its id, its jobs, how it was answered. Whoever lets go of it last has it written.
+//! One record per request: its id, its jobs, its place in a trace, how it was answered, where the time went. Whoever lets go of
+//! it last has it written.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
@@ -9,16 +10,20 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use ldm_core::JobId;
-use tracing::Instrument;
+use ldm_core::{JobId, Timings};
+use tracing::{Instrument, Span};
 
 use crate::error::ApiError;
+use crate::timing::Stages;
+use crate::trace::{self, Parent};
 use crate::{App, Metrics, request_id};
 
 /// What stands for an answer that the client did not wait for, as in nginx.
 const CLIENT_GONE: u16 = 499;
 /// The header that names the jobs.
 const JOB_HEADER: HeaderName = HeaderName::from_static("x-job-id");
+/// The header that says where the time went.
+const TIMING_HEADER: HeaderName = HeaderName::from_static("server-timing");
 
 /// A handle to the record. An event stream holds one, so that the record covers the whole stream.
 #[derive(Clone)]
@@ -30,6 +35,9 @@ struct Record {
     route: String,
     started: Instant,
     metrics: Arc<Metrics>,
+    span: Span,
+    /// The answer's `traceparent`.
+    trace: Option<String>,
     told: Mutex<Told>,
 }
 
@@ -37,19 +45,25 @@ struct Record {
 struct Told {
     status: Option<StatusCode>,
     jobs: Vec<JobId>,
+    stages: Stages,
 }
 
 impl Access {
-    fn begin(request: &Request, metrics: Arc<Metrics>) -> Self {
+    fn begin(request: &Request, app: &App) -> Self {
         let matched = request.extensions().get::<MatchedPath>();
-        Self(Arc::new(Record {
-            request_id: request_id::of(request.headers()),
-            method: request.method().clone(),
-            route: matched.map_or("unmatched", MatchedPath::as_str).to_owned(),
-            started: Instant::now(),
-            metrics,
-            told: Mutex::default(),
-        }))
+        let route = matched.map_or("unmatched", MatchedPath::as_str).to_owned();
+        let request_id = request_id::of(request.headers());
+        let span =
+            tracing::info_span!("request", request_id, method = %request.method(), route, trace_id = tracing::field::Empty);
+        let parent = Parent::of(request.headers());
+        if let Some(parent) = &parent {
+            app.spans.adopt(&span, parent);
+            span.record("trace_id", parent.trace());
+        }
+        let trace = app.spans.name(&span).or_else(|| parent.map(|parent| parent.text().to_owned()));
+        let (method, metrics) = (request.method().clone(), Arc::clone(&app.metrics));
+        let (started, told) = (Instant::now(), Mutex::default());
+        Self(Arc::new(Record { request_id, method, route, started, metrics, span, trace, told }))
     }
 
     /// The request's id.
@@ -62,9 +76,24 @@ impl Access {
         self.0.started
     }
 
+    /// The request's span.
+    pub(crate) fn span(&self) -> &Span {
+        &self.0.span
+    }
+
     /// These jobs came out of it.
     pub(crate) fn jobs(&self, jobs: impl IntoIterator<Item = JobId>) {
         self.tell(|told| told.jobs = jobs.into_iter().collect());
+    }
+
+    /// One of its pictures took that long.
+    pub(crate) fn picture(&self, job: Timings, image: Duration) {
+        self.tell(|told| told.stages.add(job, image));
+    }
+
+    /// Where the time went so far, as `Server-Timing` says it.
+    pub(crate) fn timing(&self) -> String {
+        self.tell(|told| told.stages).header(self.0.started.elapsed())
     }
 
     fn tell<T>(&self, tell: impl FnOnce(&mut Told) -> T) -> T {
@@ -84,7 +113,14 @@ impl Access {
             response.headers_mut().remove(header::CONTENT_LENGTH);
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        for (name, value) in [(request_id::HEADER, self.request_id()), (JOB_HEADER, jobs.as_str())] {
+        let trace = self.0.trace.clone().unwrap_or_default();
+        let named = [
+            (request_id::HEADER, self.request_id()),
+            (JOB_HEADER, jobs.as_str()),
+            (TIMING_HEADER, &self.timing()),
+            (trace::HEADER, &trace),
+        ];
+        for (name, value) in named {
             if let Ok(value) = HeaderValue::from_str(value)
                 && !value.is_empty()
             {
@@ -111,6 +147,7 @@ impl Drop for Record {
             status,
             duration_ms = took.as_millis() as u64,
             request_id = self.request_id,
+            trace = self.trace,
             jobs = names(&told.jobs),
             "request"
         );
@@ -127,9 +164,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Access {
 
 /// Keeps the record of a request.
 pub(crate) async fn track(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let access = Access::begin(&request, Arc::clone(&app.metrics));
-    let span = tracing::info_span!("request", request_id = access.request_id());
+    let access = Access::begin(&request, &app);
     request.extensions_mut().insert(access.clone());
-    let response = next.run(request).instrument(span).await;
+    let response = next.run(request).instrument(access.span().clone()).await;
     access.finish(response)
 }

@@ -10,6 +10,7 @@ use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use ldm_core::Catalogue;
+use ldm_engine::node::Node;
 use ldm_engine::{Readiness, Service};
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -17,7 +18,8 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::codec::Codec;
 use crate::error::ApiError;
-use crate::{Metrics, access, dialects, error, ops};
+use crate::trace::Spans;
+use crate::{Admin, Metrics, Otlp, access, admin, dialects, error, ops};
 
 /// After the engine has drained, answers that are still being written have this long to reach their clients.
 const LINGER: Duration = Duration::from_secs(5);
@@ -52,6 +54,9 @@ pub struct App {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: HttpLimits,
     pub(crate) codec: Codec,
+    pub(crate) spans: Spans,
+    pub(crate) admin: Option<Admin>,
+    pub(crate) node: Option<Node>,
     origins: Vec<HeaderValue>,
 }
 
@@ -62,7 +67,25 @@ impl App {
     pub fn new(service: Service, metrics: Arc<Metrics>) -> Self {
         let limits = HttpLimits::default();
         let codec = Codec::new(&limits, Arc::clone(&metrics));
-        Self { service, metrics, limits, codec, origins: Vec::new() }
+        Self { service, metrics, limits, codec, spans: Spans::default(), admin: None, node: None, origins: Vec::new() }
+    }
+
+    /// With spans of jobs, exported by the same [`Otlp`] whose layer the process's subscriber has.
+    pub fn traced(mut self, otlp: &Otlp) -> Self {
+        self.spans = Spans::new(otlp.tracer());
+        self
+    }
+
+    /// With named jobs. Their pictures should be made by [`keeper`](crate::keeper).
+    pub fn named(mut self, node: Node) -> Self {
+        self.node = Some(node);
+        self
+    }
+
+    /// With the routes that change models.
+    pub fn admin(mut self, admin: Admin) -> Self {
+        self.admin = Some(admin);
+        self
     }
 
     /// With other limits.
@@ -103,6 +126,7 @@ pub fn app(state: App) -> Router {
         .route("/livez", get(ops::livez))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
+        .merge(admin::routes())
         .merge(dialects::routes());
     layered(routes, state)
 }
@@ -129,12 +153,13 @@ fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
     }
     let any = origins.iter().any(|origin| origin == "*");
     let origins = if any { AllowOrigin::any() } else { AllowOrigin::list(origins.iter().cloned()) };
-    let names = ["x-request-id", "x-job-id", "x-seed"].map(HeaderName::from_static);
+    let names = ["x-request-id", "traceparent", "x-job-id", "x-seed", "x-picture-sha256", "server-timing"];
+    let names = names.map(HeaderName::from_static);
     Some(
         CorsLayer::new()
             .allow_origin(origins)
             .allow_methods([Method::GET, Method::POST])
-            .allow_headers([header::CONTENT_TYPE, header::ACCEPT, names[0].clone()])
+            .allow_headers([header::CONTENT_TYPE, header::ACCEPT, names[0].clone(), names[1].clone()])
             .expose_headers(names.into_iter().chain([header::RETRY_AFTER]).collect::<Vec<_>>()),
     )
 }
@@ -144,7 +169,7 @@ fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
 /// While the engine drains, new connections are still taken, so that `/readyz` can say so and new jobs hear `503`; open
 /// streams and calls end with their jobs.
 pub async fn serve(listener: TcpListener, state: App, stop: impl Future<Output = ()>, grace: Duration) -> std::io::Result<()> {
-    let service = state.service.clone();
+    let (service, node) = (state.service.clone(), state.node.clone());
     let (close, closing) = tokio::sync::oneshot::channel::<()>();
     let closed = async move {
         // An error means that the server is being dropped, which is just as well.
@@ -154,7 +179,13 @@ pub async fn serve(listener: TcpListener, state: App, stop: impl Future<Output =
     let shutdown = async move {
         stop.await;
         tracing::info!(grace_s = grace.as_secs(), "draining");
+        if let Some(node) = &node {
+            node.stop_claiming();
+        }
         service.drain(grace).await;
+        if let Some(node) = &node {
+            node.leave().await;
+        }
         let _ = close.send(());
         tokio::time::sleep(LINGER).await;
         tracing::warn!("connections are still open; closing them");

@@ -15,11 +15,15 @@ use tokio::sync::Semaphore;
 use crate::dialects::native;
 use crate::error::ApiError;
 use crate::metadata::Notes;
+use crate::provenance::{self, Provenance};
 use crate::{HttpLimits, Metrics};
 
 /// Padding is written, and need not be there to be read.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&ALPHABET, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+
+/// Pictures of so many pixels are written where they are.
+const TINY: u64 = 16 * 16;
 
 /// A picture's format on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,23 +132,23 @@ impl Codec {
         })
     }
 
-    /// What `shape` makes of the picture's file, and how long that took.
-    pub(crate) async fn encode<T: Send + 'static>(
+    /// What `write` makes of a picture of so many pixels, and how long that took.
+    pub(crate) async fn write<T: Send + 'static>(
         &self,
-        picture: Raster,
-        encoding: Encoding,
-        notes: Option<Notes>,
-        shape: impl FnOnce(Vec<u8>) -> T + Send + 'static,
+        pixels: u64,
+        write: impl FnOnce() -> Result<T, Unwritable> + Send + 'static,
     ) -> Result<(T, Duration), ApiError> {
         let metrics = Arc::clone(&self.metrics);
-        let written = self.run(move || {
+        let timed = move || {
             let started = Instant::now();
-            let shaped = encode(&picture, encoding, notes.as_ref()).map(shape);
+            let written = write();
             let took = started.elapsed();
             metrics.encoded(took);
-            shaped.map(|shaped| (shaped, took))
-        });
-        written.await?.map_err(|error| {
+            written.map(|written| (written, took))
+        };
+        // What takes microseconds is not worth another thread.
+        let written = if pixels <= TINY { timed() } else { self.run(timed).await? };
+        written.map_err(|error| {
             tracing::error!(%error, "a picture could not be written");
             ApiError::internal()
         })
@@ -191,7 +195,21 @@ pub(crate) fn encode(picture: &Raster, encoding: Encoding, notes: Option<&Notes>
 
 /// Writes a finished picture's file; a PNG says how it was made, as one that is sent over HTTP does.
 pub fn write_picture(output: &Output, catalogue: &Catalogue, encoding: Encoding) -> Result<Vec<u8>, Unwritable> {
-    encode(&output.image, encoding, Some(&native::notes(&output.request, catalogue, encoding)))
+    let made = Provenance::of(catalogue, &output.request.model);
+    signed(output, catalogue, &made, encoding).map(|(file, _)| file)
+}
+
+/// A finished picture's file, and the digest of its pixels.
+pub(crate) fn signed(
+    output: &Output,
+    catalogue: &Catalogue,
+    made: &Provenance,
+    encoding: Encoding,
+) -> Result<(Vec<u8>, String), Unwritable> {
+    let sha256 = provenance::digest(&output.image);
+    let noted = encoding.format == Format::Png;
+    let notes = noted.then(|| native::notes(&output.request, catalogue, encoding).made(made.note(&sha256)));
+    Ok((encode(&output.image, encoding, notes.as_ref())?, sha256))
 }
 
 /// What a `tEXt` chunk can carry; other text goes into `iTXt`.

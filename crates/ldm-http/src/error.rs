@@ -40,6 +40,8 @@ struct Inner<'a> {
     message: &'a str,
     request_id: &'a str,
     violations: Vec<WireViolation<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -55,9 +57,14 @@ impl ApiError {
         Self { status, code, message: message.into(), violations: Vec::new(), retry_after: None, worked: false }
     }
 
-    fn later(mut self, after: Duration) -> Self {
+    pub(crate) fn later(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
         self
+    }
+
+    /// Trying again gives the same.
+    pub(crate) fn never_again(self) -> Self {
+        Self { worked: true, ..self }
     }
 
     /// Jobs are not taken now.
@@ -78,6 +85,22 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message).later(retry_after)
     }
 
+    /// A body that does not say that it is JSON.
+    pub(crate) fn not_json() -> Self {
+        let message = "send the header `content-type: application/json`";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+    }
+
+    /// A body that is no JSON.
+    pub(crate) fn malformed(error: &serde_json::Error) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed_json", format!("the body is no JSON: {error}"))
+    }
+
+    /// Who asks has not shown that they may.
+    pub(crate) fn unauthorized(message: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
     /// Something broke that should not.
     pub(crate) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something broke here; the log says more")
@@ -91,7 +114,9 @@ impl ApiError {
             limit: violation.limit.as_deref(),
             value: violation.value.as_deref(),
         });
-        Body { error: Inner { code: self.code, message: &self.message, request_id, violations: violations.collect() } }
+        let retry_after_ms = self.retry_after.map(|after| u64::try_from(after.as_micros().div_ceil(1000)).unwrap_or(u64::MAX));
+        let violations = violations.collect();
+        Body { error: Inner { code: self.code, message: &self.message, request_id, violations, retry_after_ms } }
     }
 }
 
@@ -111,6 +136,23 @@ impl From<Refused> for ApiError {
             Refused::Draining => Self::unready(&Readiness::Draining),
             Refused::Failed(reason) => Self::unready(&Readiness::Failed(reason)),
             Refused::Full { limit, retry_after } => Self::full(limit, retry_after),
+            Refused::TenantFull { retry_after, .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_jobs", message).later(retry_after)
+            }
+            Refused::NoRoom { limit, needed, .. } if needed > limit => {
+                let message = format!("the request needs {needed} bytes of memory, and all requests together may hold {limit}");
+                Violations(vec![Violation::new("body", message, format!("at most {limit} bytes"), needed)]).into()
+            }
+            Refused::NoRoom { retry_after, .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "no_memory_for_pictures", message).later(retry_after)
+            }
+            Refused::Deadline { retry_after: Some(after), .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "deadline_unreachable", message).later(after)
+            }
+            Refused::Deadline { deadline, needed, retry_after: None } => {
+                let limit = format!("at least {}", needed.as_millis());
+                Violations(vec![Violation::new("deadline_ms", message, limit, deadline.as_millis())]).into()
+            }
             Refused::TooMany { asked, limit } => {
                 Violations(vec![Violation::new("images", message, format!("1..={limit}"), asked)]).into()
             }
@@ -125,6 +167,8 @@ impl From<Failure> for ApiError {
         match failure.kind {
             FailureKind::Unsupported => Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, failure.message),
             FailureKind::ShuttingDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, failure.message).later(ELSEWHERE),
+            FailureKind::DeadlineExceeded => Self::new(StatusCode::GATEWAY_TIMEOUT, code, failure.message),
+            FailureKind::WorkerLost => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, failure.message).later(ELSEWHERE),
             FailureKind::NotFinite | FailureKind::OutOfMemory | FailureKind::Panicked | FailureKind::Device => {
                 Self { worked: true, ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, failure.message) }
             }
@@ -149,6 +193,9 @@ impl IntoResponse for ApiError {
         if let Some(after) = self.retry_after {
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if self.worked {
             let never = HeaderValue::from_static("false");

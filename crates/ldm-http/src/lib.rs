@@ -7,6 +7,7 @@
 //! The binary makes [`Metrics`], hands them to the engine as its monitor, builds an [`App`] and calls [`serve`].
 
 mod access;
+mod admin;
 mod app;
 mod codec;
 mod dialects;
@@ -15,11 +16,17 @@ mod metadata;
 mod metrics;
 mod negotiate;
 mod ops;
+mod provenance;
 mod request_id;
 mod sse;
 #[cfg(test)]
 mod testing;
+mod timing;
+mod trace;
 
+pub use admin::{Admin, ModelOrder, Models};
 pub use app::{App, HttpLimits, InvalidOrigin, app, serve};
 pub use codec::{Encoding, Format, Unreadable, Unwritable, read_picture, write_picture};
+pub use dialects::native::keeper;
 pub use metrics::Metrics;
+pub use trace::{InvalidEndpoint, Otlp};

@@ -1,4 +1,5 @@
-//! What a PNG says about how it was made: `parameters` as people's tools read it, and `latentd` to post back.
+//! What a PNG says about how it was made: `parameters` as people's tools read it, `latentd` to post back, and `latentd-made` with
+//! what made it beside the request.
 
 use std::fmt::Write;
 
@@ -9,18 +10,25 @@ use ldm_core::Request;
 pub(crate) struct Notes {
     parameters: String,
     latentd: String,
+    made: String,
 }
 
 impl Notes {
     /// Of a resolved request, its sampler's label, and the wire's parameters as JSON.
     pub(crate) fn new(request: &Request, sampler: &str, parameters: String) -> Self {
         // A text chunk ends at NUL. JSON has it escaped.
-        Self { parameters: infotext(request, sampler).replace('\0', " "), latentd: parameters }
+        Self { parameters: infotext(request, sampler).replace('\0', " "), latentd: parameters, made: String::new() }
+    }
+
+    /// With what made the picture beside its request, as JSON.
+    pub(crate) fn made(self, made: String) -> Self {
+        Self { made, ..self }
     }
 
     /// Keywords and texts.
-    pub(crate) fn texts(&self) -> [(&'static str, &str); 2] {
-        [("parameters", &self.parameters), ("latentd", &self.latentd)]
+    pub(crate) fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let texts = [("parameters", &self.parameters), ("latentd", &self.latentd), ("latentd-made", &self.made)];
+        texts.into_iter().map(|(keyword, text)| (keyword, text.as_str())).filter(|(_, text)| !text.is_empty())
     }
 }
 

@@ -46,6 +46,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Form {
     }
 }
 
+/// Whether the body says that it is JSON.
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    let said = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let kind = said.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
 /// The form that is liked best, if any is; JSON when nothing was said.
 fn choose(headers: &HeaderMap) -> Option<Form> {
     let accept: Vec<_> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();

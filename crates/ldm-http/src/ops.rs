@@ -19,7 +19,7 @@ pub(crate) async fn readyz(State(app): State<App>) -> Result<Json<Value>, ApiErr
     app.open().map(|_| Json(json!({ "status": "ready" })))
 }
 
-/// Everything that was counted, in Prometheus' text format.
+/// Everything that is counted and measured, in Prometheus' text format.
 pub(crate) async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.text())
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.scrape(&app.service))
 }

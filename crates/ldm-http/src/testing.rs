@@ -14,7 +14,7 @@ use crate::{App, HttpLimits, Metrics};
 
 /// An app that is ready, with small limits.
 pub(crate) async fn ready() -> (App, Arc<FakeControl>) {
-    let (app, control) = started(Limits { queue: 4, running: 4 }, FakeOptions::default());
+    let (app, control) = started(Limits { queue: 4, running: 4, ..Limits::default() }, FakeOptions::default());
     app.service.wait_ready().await.unwrap();
     control.clear();
     (app, control)

@@ -7,6 +7,7 @@ use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use ldm_nn::memory::Lean;
 use ldm_nn::weights::save;
 use ldm_nn::{AutoencoderKl, AutoencoderKlConfig, Checkpoint, Context, Layout, UNet2DCondition, UNet2DConditionConfig, Weights};
 use tch::{Device, Kind, Tensor};
@@ -24,6 +25,7 @@ struct Bench {
 
 impl Bench {
     fn load(model: &Path, inputs: &Path, kind: Kind) -> Anyhow<Self> {
+        let _lean = Lean::new();
         let weights = |part: &str| {
             let checkpoint = Checkpoint::open(&model.join(part), "diffusion_pytorch_model")?;
             Anyhow::Ok(Weights::from_checkpoint(checkpoint, kind, Device::Cpu, Layout::ChannelsLast))

@@ -15,6 +15,7 @@ mod config;
 pub mod first_stage;
 pub mod formats;
 mod kernels;
+pub mod memory;
 pub mod tiling;
 pub mod tokenizer;
 pub mod unet;

@@ -29,8 +29,8 @@ pub fn samplers() -> Vec<Sampler> {
         .collect()
 }
 
-/// The catalogue's entry of a model: its card, else its configurations, else the family's habits. Parameters, tokens of a prompt
-/// and adapters are known once it is built.
+/// The catalogue's entry of a model: its card, else its configurations, else the family's habits, without what only the weights
+/// say: parameters, tokens of a prompt, digest.
 pub(crate) fn describe(source: &ModelSource, blueprint: &Blueprint, options: &LoadOptions) -> Result<Model, ModelError> {
     let habits = &blueprint.habits;
     let factor = blueprint.stage.config.factor() as u32;
@@ -68,6 +68,8 @@ pub(crate) fn describe(source: &ModelSource, blueprint: &Blueprint, options: &Lo
         parameters: 0,
         dtype: options.dtype.to_string(),
         device: options.device.to_string(),
+        weights: String::new(),
+        mode: options.mode,
         sizes,
         defaults: Defaults {
             sampler: sampler.name.to_owned(),

@@ -1,41 +1,49 @@
 //! The executor: models of one device, and jobs run on them together.
 
+mod checkpoint;
+mod decode;
+mod finite;
+mod shelf;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ldm_core::{Bounds, Catalogue, Failure, FailureKind, Raster, Request, Rounding};
-use ldm_engine::{Advance, BatchKey, Executor, Price};
-use ldm_nn::Tiling;
+use ldm_core::{Catalogue, Checkpoint, Failure, FailureKind, Mode, Raster, Request};
+use ldm_engine::{Advance, BatchKey, Decoding, Executor, ModelChange, Prepared, Price, Resident};
 use tch::{Kind, Tensor};
 
 use crate::catalogue::samplers;
 use crate::conditioning::Conditioning;
-use crate::families::{self, ModelError};
+use crate::families::ModelError;
+use crate::faults::guarded;
+use crate::hires::Second;
 use crate::options::{LoadOptions, ModelSource};
-use crate::picture::{from_tensor, is_finite};
-use crate::run::{Guided, Run};
-use crate::system::System;
-use crate::tasks::{self, Bench, Paste, Start};
-
-/// Side of the latent that a preview is decoded from, at most: a preview must be cheap.
-const PREVIEW_SIDE: i64 = 16;
-
-/// Side of the latent's tiles that a large picture is decoded in, and how far they overlap, in cells.
-const TILE: i64 = 64;
-const TILE_OVERLAP: i64 = 16;
+use crate::run::{Guided, Next, Run};
+use crate::tasks::{self, Bench, Start};
+use finite::{at_step, finite};
+use shelf::Shelf;
 
 /// Sees each finished latent `[1, C, H, W]`, as the denoiser has it, and its picture `[1, 3, H, W]` before rounding.
 pub type Watch = Box<dyn Fn(&Tensor, &Tensor)>;
 
+/// What networks gave, before anything is made of it.
+pub enum Given<'a> {
+    /// The denoiser's output for a call, float32 `[B, C, H, W]`.
+    Denoised(&'a mut Tensor),
+    /// The first stage's picture `[1, 3, H, W]` in its own dtype, or in tiles' one.
+    Decoded(&'a mut Tensor),
+}
+
+/// May change what networks give, or panic: how tests make things go wrong.
+pub type Tamper = Box<dyn FnMut(Given<'_>)>;
+
 /// One device with its models. Not `Send`: it lives on the thread that loaded it.
 pub struct DeviceExecutor {
-    models: Vec<System>,
+    pub(crate) shelf: Shelf,
+    options: LoadOptions,
     device: tch::Device,
-    bounds: Bounds,
-    row_cap: u32,
-    /// Pictures with a longer side than this many pixels are decoded in tiles.
-    tile_from: i64,
     watch: Option<Watch>,
+    tamper: Option<Tamper>,
     /// Conditioning of the last call, by the serials of its runs: unchanged while nobody joins or leaves.
     together: Option<(Vec<u64>, Rc<Conditioning>)>,
     serial: u64,
@@ -44,7 +52,7 @@ pub struct DeviceExecutor {
 }
 
 impl DeviceExecutor {
-    /// Loads the models onto the device, on the thread that will run them.
+    /// Describes all models, and loads those that are not lazy onto the device, on the thread that will run them.
     pub fn load(sources: &[ModelSource], options: &LoadOptions) -> Result<Self, ModelError> {
         if let crate::Device::Cuda(index) = options.device
             && (!tch::Cuda::is_available() || index as i64 >= tch::Cuda::device_count())
@@ -52,28 +60,21 @@ impl DeviceExecutor {
             return Err(ModelError::NoDevice(options.device.to_string()));
         }
         if let Some(threads) = options.threads {
+            // Of this thread alone: OpenMP keeps the number, and a team of threads, for each thread that computes. A thread that has
+            // not asked for its number yet takes, at its first operation, whatever was set last in the process: so it asks first.
+            let _usual = tch::get_num_threads();
             tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
         }
         let no_grad = tch::no_grad_guard();
-        let mut models: Vec<System> = Vec::new();
-        for source in sources {
-            if models.iter().any(|model| model.about.id == source.id) {
-                return Err(ModelError::Mismatch(format!("two models are called {:?}", source.id)));
-            }
-            let model = families::load(source, options)?;
-            tracing::info!(model = source.id, family = model.about.family, parameters = model.about.parameters, "model loaded");
-            models.push(model);
-        }
-        if models.is_empty() {
+        if sources.is_empty() {
             return Err(ModelError::Mismatch("no model to load".into()));
         }
         Ok(Self {
-            models,
+            shelf: Shelf::new(sources, options)?,
+            options: options.clone(),
             device: options.device.tch(),
-            bounds: options.bounds,
-            row_cap: options.row_cap.max(2),
-            tile_from: options.tile_from.into(),
             watch: None,
+            tamper: None,
             together: None,
             serial: 0,
             _no_grad: no_grad,
@@ -85,9 +86,15 @@ impl DeviceExecutor {
         Self { watch: Some(watch), ..self }
     }
 
-    fn index(&self, request: &Request) -> Result<usize, Failure> {
-        let found = self.models.iter().position(|model| model.about.id == request.model);
-        found.ok_or_else(|| Failure::new(FailureKind::Unsupported, format!("model {:?} is not loaded here", request.model)))
+    /// Calls `tamper` with everything that networks give from now on.
+    pub fn tampered(self, tamper: Tamper) -> Self {
+        Self { tamper: Some(tamper), ..self }
+    }
+
+    fn tamper(&mut self, given: Given<'_>) {
+        if let Some(tamper) = &mut self.tamper {
+            tamper(given);
+        }
     }
 
     /// Conditioning of all rows of a call, computed anew only when somebody joined or left.
@@ -117,62 +124,79 @@ impl DeviceExecutor {
         self.together = None;
     }
 
-    /// A latent `[1, C, H, W]` at the denoiser's scale as a picture `[1, 3, f·H, f·W]` in about [−1, 1].
-    fn decoded(&self, model: usize, latent: &Tensor) -> Tensor {
-        let stage = &self.models[model].stage;
-        let (_, _, height, width) = latent.size4().expect("a latent has four dimensions");
-        let is_large = height.max(width) * stage.factor() > self.tile_from;
-        let latent = latent.to_kind(stage.kind());
-        match Tiling::new(TILE, TILE_OVERLAP) {
-            Ok(tiling) if is_large => stage.decode_tiled(&latent, tiling),
-            _ => stage.decode(&latent),
+    /// The denoiser's output for all rows of a call, float32 `[B, C, H, W]`.
+    fn network(&mut self, runs: &[&mut Run]) -> Tensor {
+        let (mut inputs, mut timesteps) = (Vec::new(), Vec::new());
+        for run in runs.iter() {
+            let (x, t) = run.input();
+            for _ in 0..run.conditioning.rows() {
+                inputs.push(x.shallow_clone());
+                timesteps.push(t);
+            }
+        }
+        let x = Tensor::cat(&inputs, 0); // [B, C, H, W]
+        let t = Tensor::from_slice(&timesteps).to_device(self.device); // [B]
+        let conditioning = self.gather(runs);
+        let system = &runs[0].system;
+        let loras = system.loras.rows(runs.iter().map(|run| (&run.loras, run.conditioning.rows())));
+        let mut output = system.denoise(&x, &t, &conditioning, &loras);
+        self.tamper(Given::Denoised(&mut output));
+        output
+    }
+
+    /// One network call for all runs. Whatever goes wrong, a run either advances or stays as it was.
+    fn call(&mut self, runs: &mut [&mut Run]) -> Vec<Result<Advance, Failure>> {
+        let made = guarded(|| {
+            let output = self.network(runs);
+            let mut from = 0;
+            let mut nexts = Vec::with_capacity(runs.len());
+            for run in runs.iter_mut() {
+                let rows = run.conditioning.rows();
+                nexts.push(guarded(|| Ok(run.next(&output.narrow(0, from, rows)))));
+                from += rows;
+            }
+            finite(nexts)
+        });
+        match made {
+            Ok(nexts) => runs.iter_mut().zip(nexts).map(|(run, next)| self.take(run, next)).collect(),
+            Err(failure) => {
+                self.forget_batch();
+                runs.iter().map(|_| Err(failure.clone())).collect()
+            }
         }
     }
 
-    /// The finished latent of a run, float32 `[C, H, W]` row-major, scaled as the denoiser sees it.
-    pub fn latent(&self, run: &Run) -> Vec<f32> {
-        Vec::<f32>::try_from(run.latent().to_device(tch::Device::Cpu).contiguous().flatten(0, -1)).unwrap_or_default()
-    }
-}
-
-impl Executor for DeviceExecutor {
-    type Run = Run;
-
-    fn catalogue(&self) -> Catalogue {
-        Catalogue {
-            models: self.models.iter().map(|model| model.about.clone()).collect(),
-            samplers: samplers(),
-            bounds: self.bounds,
-        }
+    /// The run goes on with what a call made of it, and into its second pass when that was the last of the first.
+    fn take(&mut self, run: &mut Run, next: Result<Next, Failure>) -> Result<Advance, Failure> {
+        let next = next.map_err(|failure| at_step(run, failure))?;
+        let Some(second) = run.turns() else { return Ok(run.take(next)) };
+        let (pass, key) = guarded(|| Ok((run.turn(second, &next)?, run.system.key(&second.request)?)))?;
+        let advance = run.take(next);
+        self.serial += 1;
+        run.enter(pass, self.serial);
+        let moved = Price { key, rows: run.conditioning.rows() as u32, evaluations: run.left() };
+        Ok(Advance { moved: Some(moved), ..advance })
     }
 
-    fn price(&self, request: &Request) -> Result<Price, Failure> {
-        let model = &self.models[self.index(request)?];
-        let guided = model.is_guided(request);
-        let key = BatchKey {
-            model: request.model.clone(),
-            latent: model.latent(request).map(|side| side as u32),
-            cross: model.conditioner.shape(request, guided)?,
-        };
-        Ok(Price { key, rows: if guided { 2 } else { 1 }, row_cap: self.row_cap })
-    }
-
-    fn prepare(&mut self, request: &Arc<Request>) -> Result<Run, Failure> {
-        let index = self.index(request)?;
-        let model = &mut self.models[index];
-        let plan = tasks::plan(&model.scheduler, request)?;
+    fn start(&mut self, request: &Arc<Request>) -> Result<Run, Failure> {
+        let system = self.shelf.system(&request.model)?;
+        let plan = tasks::plan(&system.sketch.scheduler, request)?;
         let mut noise = tasks::noise(request);
-        let bench = Bench { stage: &model.stage, concat: &model.concat, request, plan: &plan, noise: &mut noise };
+        let bench = Bench { stage: &system.stage, concat: &system.concat, request, plan: &plan, noise: &mut noise };
         let Start { latent, concat, keep, paste, crop } = tasks::start(bench)?;
-        let loras = model.loras.choose(request)?;
-        let conditioning = model.condition(request, &loras, concat.as_ref())?;
+        let loras = system.loras.choose(request)?;
+        let conditioning = system.condition(request, &loras, concat.as_ref())?;
         let mut registers: Vec<Option<Tensor>> = (0..plan.registers).map(|_| None).collect();
         registers[0] = Some(latent);
         self.serial += 1;
+        let second = Second::of(&system.sketch, request)?;
         Ok(Run {
-            model: index,
+            system,
+            asked: Arc::clone(request),
             request: Arc::clone(request),
             plan,
+            second,
+            passed: 0,
             cursor: 0,
             registers,
             noise,
@@ -186,68 +210,64 @@ impl Executor for DeviceExecutor {
         })
     }
 
+    /// The run with what is left of it.
+    fn prepared(run: Run) -> Result<Prepared<Run>, Failure> {
+        let key = run.system.key(&run.request)?;
+        let price = Price { key, rows: run.conditioning.rows() as u32, evaluations: run.left() };
+        Ok(Prepared { run, price })
+    }
+
+    /// The finished latent of a run, float32 `[C, H, W]` row-major, scaled as the denoiser sees it.
+    pub fn latent(&self, run: &Run) -> Vec<f32> {
+        Vec::<f32>::try_from(run.latent().to_device(tch::Device::Cpu).contiguous().flatten(0, -1)).unwrap_or_default()
+    }
+}
+
+impl Executor for DeviceExecutor {
+    type Run = Run;
+
+    fn catalogue(&self) -> Catalogue {
+        Catalogue {
+            models: self.shelf.entries.iter().map(|entry| entry.described.about.clone()).collect(),
+            samplers: samplers(),
+            bounds: self.options.bounds,
+        }
+    }
+
+    fn price(&self, request: &Request) -> Result<Price, Failure> {
+        let entry = self.shelf.find(&request.model)?;
+        let sketch = &entry.described.sketch;
+        let key = match &entry.system {
+            Some(system) => system.key(request)?,
+            None => BatchKey { model: entry.name(), latent: sketch.latent(request), cross: sketch.cross(request) },
+        };
+        let first = tasks::plan(&sketch.scheduler, request)?.evaluations();
+        let second = Second::of(sketch, request)?.map_or(0, |second| second.plan.evaluations());
+        Ok(Price { key, rows: if sketch.is_guided(request) { 2 } else { 1 }, evaluations: (first + second) as u32 })
+    }
+
+    fn prepare(&mut self, request: &Arc<Request>) -> Result<Prepared<Run>, Failure> {
+        guarded(|| {
+            let run = self.start(request)?;
+            Self::prepared(run)
+        })
+    }
+
     fn evaluate(&mut self, runs: &mut [&mut Run]) -> Vec<Result<Advance, Failure>> {
-        let Some(first) = runs.first() else { return Vec::new() };
-        let model = first.model;
-        let (mut inputs, mut timesteps) = (Vec::new(), Vec::new());
-        for run in runs.iter() {
-            let (x, t) = run.input();
-            for _ in 0..run.conditioning.rows() {
-                inputs.push(x.shallow_clone());
-                timesteps.push(t);
-            }
+        match self.options.mode {
+            _ if runs.is_empty() => Vec::new(),
+            Mode::Fast => self.call(runs),
+            Mode::BatchInvariant => runs.iter_mut().flat_map(|run| self.call(&mut [run])).collect(),
         }
-        let x = Tensor::cat(&inputs, 0); // [B, C, H, W]
-        let t = Tensor::from_slice(&timesteps).to_device(self.device); // [B]
-        let conditioning = self.gather(runs);
-        let model = &self.models[model];
-        let loras = model.loras.rows(runs.iter().map(|run| (&run.loras, run.conditioning.rows())));
-        let output = model.denoise(&x, &t, &conditioning, &loras);
-        let mut from = 0;
-        let mut answers = Vec::with_capacity(runs.len());
-        for run in runs.iter_mut() {
-            let rows = run.conditioning.rows();
-            answers.push(Ok(run.advance(&output.narrow(0, from, rows))));
-            from += rows;
-        }
-        answers
     }
 
     fn preview(&mut self, run: &Run) -> Result<Raster, Failure> {
-        let Some(denoised) = &run.denoised else {
-            return Err(Failure::new(FailureKind::Unsupported, "no estimate of the clean latent is kept"));
-        };
-        let (_, _, height, width) = denoised.size4().map_err(|error| Failure::new(FailureKind::Device, error.to_string()))?;
-        let shrink = (height.max(width) / PREVIEW_SIDE).max(1);
-        let small = if shrink == 1 {
-            denoised.shallow_clone()
-        } else {
-            denoised.avg_pool2d([shrink, shrink], [shrink, shrink], [0, 0], false, true, None)
-        };
-        let picture = match &self.models[run.model].preview {
-            Some(preview) => preview.decode(&small.to_kind(preview.kind())),
-            None => self.decoded(run.model, &small),
-        };
-        from_tensor(&picture, Rounding::Round)
+        guarded(|| self.small_picture(run))
     }
 
-    fn decode(&mut self, run: Run) -> Result<Raster, Failure> {
+    fn decode(&mut self, run: &mut Run, how: Decoding) -> Result<Raster, Failure> {
         self.forget_batch();
-        let latent = run.latent();
-        if !is_finite(&latent) {
-            return Err(Failure::new(FailureKind::NotFinite, "the latent holds NaN or infinity"));
-        }
-        let mut picture = self.decoded(run.model, &latent).to_kind(Kind::Float); // [1, 3, H, W]
-        if let Some([height, width]) = run.crop {
-            picture = picture.narrow(2, 0, height).narrow(3, 0, width);
-        }
-        if let Some(Paste { picture: under, mask }) = &run.paste {
-            picture = under + (picture.clamp(-1., 1.) - under) * mask;
-        }
-        if let Some(watch) = &self.watch {
-            watch(&latent, &picture);
-        }
-        from_tensor(&picture, run.request.rounding)
+        guarded(|| self.picture(run, how))
     }
 
     fn probe(&mut self) -> Result<(), Failure> {
@@ -258,5 +278,51 @@ impl Executor for DeviceExecutor {
             Ok(other) => Err(Failure::new(FailureKind::Device, format!("eight ones add up to {other}"))),
             Err(error) => Err(Failure::new(FailureKind::Device, error.to_string())),
         }
+    }
+
+    fn checkpoint(&mut self, run: &Run) -> Result<Checkpoint, Failure> {
+        guarded(|| checkpoint::write(run, &self.options))
+    }
+
+    fn restore(&mut self, request: &Arc<Request>, checkpoint: &Checkpoint) -> Result<Prepared<Run>, Failure> {
+        guarded(|| {
+            let mut run = self.start(request)?;
+            if let Err(mismatch) = checkpoint::read(&mut run, checkpoint, &self.options) {
+                tracing::warn!(model = request.model, step = checkpoint.step, %mismatch, "the job starts from the beginning");
+            }
+            Self::prepared(run)
+        })
+    }
+
+    /// Prompts, the conditioning of the last call, and first stages in float32. What libtorch's allocator keeps for a GPU it lets go of
+    /// by itself, before it says that there is none left.
+    fn relieve(&mut self) {
+        self.forget_batch();
+        self.shelf.entries.iter().filter_map(|entry| entry.system.as_ref()).for_each(|system| system.relieve());
+    }
+
+    fn residents(&self) -> Vec<Resident> {
+        self.shelf.residents()
+    }
+
+    fn load(&mut self, model: &str) -> Result<(), Failure> {
+        guarded(|| self.shelf.load(model))
+    }
+
+    fn unload(&mut self, model: &str) {
+        self.forget_batch();
+        self.shelf.unload(model);
+    }
+
+    fn change(&mut self, change: &ModelChange) -> Result<(), Failure> {
+        self.forget_batch();
+        guarded(|| match change {
+            ModelChange::Put(source) => match source.downcast_ref::<ModelSource>() {
+                Some(source) => self.shelf.put(source),
+                None => Err(Failure::new(FailureKind::Unsupported, "a model is put by its `ModelSource`")),
+            },
+            ModelChange::Remove(id) => self.shelf.remove(id),
+            ModelChange::Reload(id) => self.shelf.reload(id),
+        })
     }
 }

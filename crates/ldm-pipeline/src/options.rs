@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use ldm_core::Mode;
 use tch::Kind;
 
 /// A word that names no device or dtype.
@@ -118,11 +119,11 @@ pub struct LoadOptions {
     pub device: Device,
     /// Their number format.
     pub dtype: Dtype,
-    /// Rows that one network call may hold.
-    pub row_cap: u32,
+    /// Whether company may change a picture's last bits.
+    pub mode: Mode,
     /// Largest side of a picture, pixels; `None` takes the model's own.
     pub max_side: Option<u32>,
-    /// Threads of a CPU device; `None` leaves the choice to libtorch.
+    /// Threads of a CPU device, of the thread that loads it alone; `None` leaves the choice to libtorch.
     pub threads: Option<usize>,
     /// Encoded prompts that are kept.
     pub cache: usize,
@@ -137,7 +138,7 @@ impl Default for LoadOptions {
         Self {
             device: Device::Cpu,
             dtype: Dtype::F32,
-            row_cap: 16,
+            mode: Mode::Fast,
             max_side: None,
             threads: None,
             cache: 256,
@@ -169,6 +170,8 @@ pub struct ModelSource {
     pub ema: EmaChoice,
     /// Learnt words (textual inversion, Gal et al. 2022): safetensors files, or folders of them. Prompts use them by name.
     pub embeddings: Vec<PathBuf>,
+    /// It is described at the start, and loaded when somebody asks for it.
+    pub lazy: bool,
     /// A tiny decoder that previews are made with: a file of TAESD in its own or diffusers' names, whole or the decoder alone, or a
     /// directory of diffusers' `AutoencoderTiny`. Without it the first stage makes them.
     pub preview: Option<PathBuf>,
@@ -193,6 +196,7 @@ impl ModelSource {
             first_stage: None,
             loras: Vec::new(),
             merge: Vec::new(),
+            lazy: false,
         }
     }
 }

@@ -1,21 +1,23 @@
 //! A latent diffusion model: conditioner, denoiser and first stage, with how they fit together (paper, Figure 3).
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
-use ldm_core::task::Work;
 use ldm_core::{Failure, FailureKind, Request};
+use ldm_engine::BatchKey;
 use ldm_nn::adapters::Part;
 use ldm_nn::conditioners::SpatialRescaler;
 use ldm_nn::unet::Conditioning as UNetConditioning;
 use ldm_nn::{Attachment, FirstStage, TinyDecoder, UNet};
-use ldm_sampler::SchedulerConfig;
 use tch::{Kind, Tensor};
 
 use crate::conditioner::{Conditioner, Given};
 use crate::conditioning::Conditioning;
+use crate::families;
 use crate::loras::{Chosen, Library};
+use crate::options::ModelSource;
 use crate::run::Guided;
-use crate::tasks::padded;
+use crate::sketch::Sketch;
 use crate::tiles;
 
 /// What lies beside the latent, channel by channel, at every step.
@@ -44,15 +46,19 @@ pub(crate) enum Concat {
 /// A loaded model.
 pub(crate) struct System {
     pub(crate) about: ldm_core::Model,
+    /// What it was read from.
+    pub(crate) source: ModelSource,
+    /// Names the weights among all that were loaded under the model's id.
+    pub(crate) name: String,
+    pub(crate) sketch: Sketch,
     pub(crate) stage: FirstStage,
     /// A small decoder for previews.
     pub(crate) preview: Option<TinyDecoder>,
-    pub(crate) scheduler: SchedulerConfig,
+    /// The first stage in float32, while half precision is not enough.
+    pub(crate) exact: RefCell<Option<Rc<FirstStage>>>,
     pub(crate) unet: UNet,
-    pub(crate) conditioner: Box<dyn Conditioner>,
+    pub(crate) conditioner: RefCell<Box<dyn Conditioner>>,
     pub(crate) concat: Concat,
-    /// Guidance is an input of the network, not two rows (latent consistency models).
-    pub(crate) embeds_guidance: bool,
     /// Latents larger than this are denoised in overlapping tiles.
     pub(crate) tile: Option<i64>,
     /// Adapters that jobs may ask for.
@@ -60,32 +66,22 @@ pub(crate) struct System {
 }
 
 impl System {
-    /// Shape of a request's latent, `[C, H, W]`.
-    pub(crate) fn latent(&self, request: &Request) -> [i64; 3] {
-        let (channels, factor) = (self.stage.latent_channels(), self.stage.factor());
-        let side = |pixels: u32| i64::from(pixels) / factor;
-        let [height, width] = [side(request.height), side(request.width)];
-        match &request.work {
-            Work::SuperResolution(_) => [channels, padded(height), padded(width)],
-            _ => [channels, height, width],
-        }
-    }
-
-    /// Whether a request runs two rows: at guidance of 1 or below the negative prompt has no part, as in diffusers.
-    pub(crate) fn is_guided(&self, request: &Request) -> bool {
-        request.guidance > 1. && !self.embeds_guidance
+    /// Who can share a call with a request.
+    pub(crate) fn key(&self, request: &Request) -> Result<BatchKey, Failure> {
+        let cross = self.conditioner.borrow().shape(request, self.sketch.is_guided(request))?;
+        Ok(BatchKey { model: self.name.clone(), latent: self.sketch.latent(request), cross })
     }
 
     /// Everything that stays the same over a job's steps.
     pub(crate) fn condition(
-        &mut self,
+        &self,
         request: &Request,
         loras: &Chosen,
         concat: Option<&Tensor>,
     ) -> Result<Guided<Rc<Conditioning>>, Failure> {
-        let guided = self.is_guided(request);
-        let given = self.conditioner.condition(request, guided)?;
-        let guidance = self.embeds_guidance.then(|| Tensor::from_slice(&[request.guidance as f32]));
+        let guided = self.sketch.is_guided(request);
+        let given = self.conditioner.borrow_mut().condition(request, guided)?;
+        let guidance = self.sketch.embeds_guidance.then(|| Tensor::from_slice(&[request.guidance as f32]));
         given.try_map(|given: Given| {
             let label = given.label.map(|label| Tensor::from_slice(&[label]));
             let parts = UNetConditioning {
@@ -113,5 +109,23 @@ impl System {
             Some(side) => tiles::apply(&x, side, once),
             None => once(&x),
         })
+    }
+
+    /// The first stage in float32, read from the model's files if it is not there yet.
+    pub(crate) fn exact_stage(&self) -> Result<Rc<FirstStage>, Failure> {
+        if let Some(stage) = &*self.exact.borrow() {
+            return Ok(Rc::clone(stage));
+        }
+        let stage = families::exact_stage(&self.source, &self.about.weights, self.stage.device());
+        let stage = stage.map_err(|error| Failure::new(FailureKind::NotFinite, format!("no first stage in float32: {error}")))?;
+        let stage = Rc::new(stage);
+        *self.exact.borrow_mut() = Some(Rc::clone(&stage));
+        Ok(stage)
+    }
+
+    /// Lets go of what the next job can do without.
+    pub(crate) fn relieve(&self) {
+        self.conditioner.borrow_mut().forget();
+        *self.exact.borrow_mut() = None;
     }
 }

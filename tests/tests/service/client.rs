@@ -31,12 +31,22 @@ pub(crate) struct Event {
 
 /// Sends a request and does not wait for the answer. Dropping the connection is going away.
 pub(crate) async fn ask(at: SocketAddr, method: &str, path: &str, accept: &str, body: &[u8]) -> BufReader<TcpStream> {
+    ask_with(at, method, path, &[("accept", accept), ("content-type", "application/json")], body).await
+}
+
+/// The same with these headers and no others but those that a body needs.
+pub(crate) async fn ask_with(
+    at: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(at).await.unwrap();
     let length = body.len();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\naccept: {accept}\r\ncontent-type: application/json\r\n\
-         content-length: {length}\r\n\r\n"
-    );
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     // A server that has heard enough may have closed already.
     let _ = stream.write_all(body).await;
@@ -59,6 +69,11 @@ pub(crate) async fn head(mut stream: BufReader<TcpStream>) -> Open {
 /// Asks and reads the whole answer.
 pub(crate) async fn fetch(at: SocketAddr, method: &str, path: &str, accept: &str, body: &[u8]) -> Answer {
     head(ask(at, method, path, accept, body).await).await.whole().await
+}
+
+/// Asks with these headers and reads the whole answer.
+pub(crate) async fn fetch_with(at: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    head(ask_with(at, method, path, headers, body).await).await.whole().await
 }
 
 async fn line(stream: &mut BufReader<TcpStream>) -> String {

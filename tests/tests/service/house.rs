@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ldm_core::{Ending, Request};
+use ldm_core::{Ending, Request, Tenant, Terms};
 use ldm_engine::fake::{FakeControl, FakeExecutor, FakeOptions};
-use ldm_engine::{Limits, Monitor, Service, Stage};
+use ldm_engine::{Batch, Incident, Limits, Load, Monitor, Service, Stage};
 use ldm_http::{App, HttpLimits, Metrics};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -25,21 +25,30 @@ struct Watched {
 }
 
 impl Monitor for Watched {
-    fn accepted(&self, request: &Request) {
-        self.metrics.accepted(request);
+    fn accepted(&self, request: &Request, terms: &Terms) {
+        self.metrics.accepted(request, terms);
     }
-    fn load(&self, queued: usize, running: usize) {
-        self.metrics.load(queued, running);
-        self.load.send_replace((queued, running));
+    fn load(&self, load: &Load) {
+        self.metrics.load(load);
+        self.load.send_replace((load.queued, load.running));
     }
-    fn batch(&self, jobs: usize, rows: u32) {
-        self.metrics.batch(jobs, rows);
+    fn batch(&self, batch: Batch<'_>) {
+        self.metrics.batch(batch);
+    }
+    fn worked(&self, tenant: &Tenant, took: Duration) {
+        self.metrics.worked(tenant, took);
+    }
+    fn wasted(&self, steps: u32) {
+        self.metrics.wasted(steps);
+    }
+    fn incident(&self, incident: Incident<'_>) {
+        self.metrics.incident(incident);
     }
     fn stage(&self, stage: Stage, took: Duration) {
         self.metrics.stage(stage, took);
     }
-    fn ended(&self, request: &Request, ending: &Ending) {
-        self.metrics.ended(request, ending);
+    fn ended(&self, request: &Request, terms: &Terms, ending: &Ending) {
+        self.metrics.ended(request, terms, ending);
     }
 }
 
@@ -65,6 +74,15 @@ impl House {
 
     /// A service that may still be loading; `hold` closes gates before it starts.
     pub(crate) async fn loading(limits: Limits, hold: impl FnOnce(&FakeControl)) -> Self {
+        Self::dressed(limits, hold, |app, _| app).await
+    }
+
+    /// The same with an app of its own.
+    pub(crate) async fn dressed(
+        limits: Limits,
+        hold: impl FnOnce(&FakeControl),
+        dress: impl FnOnce(App, &Service) -> App,
+    ) -> Self {
         let metrics = Arc::new(Metrics::new());
         let (sender, load) = watch::channel((0, 0));
         let executor = FakeExecutor::new(FakeOptions::default());
@@ -73,7 +91,7 @@ impl House {
         let monitor = Watched { metrics: Arc::clone(&metrics), load: sender };
         let service = Service::start(limits, Arc::new(monitor), executor.loader());
         let limits = HttpLimits { body_bytes: 1 << 20, ..HttpLimits::default() };
-        let app = App::new(service.clone(), Arc::clone(&metrics)).limits(limits);
+        let app = dress(App::new(service.clone(), Arc::clone(&metrics)).limits(limits), &service);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let (stop, stopping) = oneshot::channel();

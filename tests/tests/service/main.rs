@@ -1,7 +1,9 @@
 //! The service from outside, over real sockets, in front of a fake device.
 
+mod admin;
 mod client;
 mod house;
+mod load;
 
 use base64::Engine;
 use ldm_engine::Limits;
@@ -10,7 +12,9 @@ use serde_json::{Value, json};
 use client::{fetch, head};
 use house::House;
 
-const ONE_AT_A_TIME: Limits = Limits { queue: 2, running: 1 };
+fn one_at_a_time() -> Limits {
+    Limits { queue: 2, running: 1, ..Limits::default() }
+}
 
 async fn house() -> House {
     House::ready(Limits::default()).await
@@ -66,7 +70,7 @@ async fn a_raw_picture_says_how_it_was_made() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_tells_the_way_to_the_picture() {
-    let mut house = House::ready(ONE_AT_A_TIME).await;
+    let mut house = House::ready(one_at_a_time()).await;
     house.control.steps.close();
     let before = house.sent("/v1/txt2img", "*/*", json!({ "seed": 1, "steps": 1 })).await;
     house.control.steps.wait_blocked();
@@ -145,7 +149,7 @@ async fn a_stream_that_fails_ends_with_the_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_goes_away_cancels() {
-    let mut house = House::ready(ONE_AT_A_TIME).await;
+    let mut house = House::ready(one_at_a_time()).await;
     for (accept, seed, status) in [("application/json", 1, 499), ("image/png", 2, 499), ("text/event-stream", 3, 200)] {
         house.control.steps.close();
         let before = count(&house, status);
@@ -167,7 +171,7 @@ async fn who_goes_away_cancels() {
         assert_eq!(house.control.steps_of(seed), 1, "{accept}: the step under way was the last");
     }
     let text = house.get("/metrics").await.text();
-    assert!(text.contains(r#"latentd_jobs_total{model="fake",outcome="cancelled",task="txt2img"} 3"#), "{text}");
+    assert!(text.contains(r#"latentd_jobs_total{model="fake",outcome="cancelled",reason="none",task="txt2img"} 3"#), "{text}");
     assert_eq!(house.post("/v1/txt2img", "*/*", json!({})).await.status, 200);
 }
 
@@ -188,7 +192,7 @@ fn count(house: &House, status: u16) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_is_an_answer() {
-    let mut house = House::ready(ONE_AT_A_TIME).await;
+    let mut house = House::ready(one_at_a_time()).await;
     house.control.steps.close();
     let first = house.sent("/v1/txt2img", "*/*", json!({ "steps": 1 })).await;
     house.load_is(0, 1).await;
@@ -201,7 +205,11 @@ async fn full_is_an_answer() {
     }
     assert_eq!(house.get("/readyz").await.status, 200, "full is not unready");
     let text = house.get("/metrics").await.text();
-    for line in ["latentd_queue_depth 1", "latentd_jobs_in_flight 1", r#"latentd_rejected_total{reason="queue_full"} 2"#] {
+    for line in [
+        r#"latentd_jobs_unfinished{state="waiting"} 1"#,
+        r#"latentd_jobs_unfinished{state="running"} 1"#,
+        r#"latentd_rejected_total{reason="queue_full"} 2"#,
+    ] {
         assert!(text.lines().any(|known| known == line), "{line} in\n{text}");
     }
     house.control.steps.open();
@@ -261,7 +269,7 @@ async fn a_panic_fails_its_job_alone() {
     assert_eq!(broken.header("x-job-id").len(), 36);
     assert_eq!(house.post("/v1/txt2img", "*/*", json!({ "prompt": "a cat" })).await.status, 200);
     let text = house.get("/metrics").await.text();
-    assert!(text.contains(r#"latentd_failures_total{reason="panicked"} 1"#), "{text}");
+    assert!(text.contains(r#"latentd_jobs_total{model="fake",outcome="failed",reason="panicked",task="txt2img"} 1"#), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,14 +283,14 @@ async fn metrics_say_what_happened() {
         r#"latentd_requests_total{route="/v1/txt2img",status="422"} 1"#,
         r#"latentd_requests_total{route="unmatched",status="404"} 1"#,
         r#"latentd_request_seconds_count{route="/v1/txt2img"} 2"#,
-        r#"latentd_jobs_total{model="fake",outcome="finished",task="txt2img"} 2"#,
+        r#"latentd_jobs_total{model="fake",outcome="finished",reason="none",task="txt2img"} 2"#,
         r#"latentd_rejected_total{reason="invalid_request"} 1"#,
         r#"latentd_stage_seconds_count{stage="queue"} 2"#,
         r#"latentd_stage_seconds_count{stage="prepare"} 2"#,
         r#"latentd_stage_seconds_count{stage="decode"} 2"#,
-        r#"latentd_stage_seconds_count{stage="encode"} 2"#,
-        "latentd_queue_depth 0",
-        "latentd_jobs_in_flight 0",
+        r#"latentd_stage_seconds_count{stage="image"} 2"#,
+        r#"latentd_jobs_unfinished{state="waiting"} 0"#,
+        r#"latentd_jobs_unfinished{state="running"} 0"#,
     ] {
         house.counted(line).await;
     }

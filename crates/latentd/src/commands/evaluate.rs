@@ -72,10 +72,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
 /// One picture per prompt, seeds from 0 on.
 async fn pictures(args: &Args, prompts: &[Prompt]) -> Result<Vec<Raster>> {
     let source = ModelSource::new("model", &args.model);
-    let options = LoadOptions { dtype: args.dtype, threads: args.threads, row_cap: 32, ..LoadOptions::default() };
-    let service = Service::start(Limits { queue: prompts.len(), running: 16 }, Arc::new(Silent), move || {
-        DeviceExecutor::load(&[source], &options).map_err(|error| Failure::new(FailureKind::Device, error.to_string()))
-    });
+    let options = LoadOptions { dtype: args.dtype, threads: args.threads, ..LoadOptions::default() };
+    let service = Service::start(
+        Limits { queue: prompts.len(), running: 16, rows: 32, ..Limits::default() },
+        Arc::new(Silent),
+        move || DeviceExecutor::load(&[source], &options).map_err(|error| Failure::new(FailureKind::Device, error.to_string())),
+    );
     let catalogue = service.wait_ready().await.map_err(anyhow::Error::msg)?;
     let mut requests = Vec::new();
     for (seed, prompt) in (0..).zip(prompts) {

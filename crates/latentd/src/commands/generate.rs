@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use ldm_core::task::{HiresDraft, Upscaler};
 use ldm_core::{
     Draft, Ending, Event, Failure, FailureKind, Library, Lora, Output, Progress, Prompting, Random, Rounding, Task, Tuning,
     Variation, Violations,
@@ -84,6 +85,18 @@ pub(super) struct Args {
     /// How much of the schedule runs on --init-image, from 0 to 1: 1 forgets it.
     #[arg(long)]
     strength: Option<f64>,
+    /// A second pass at another size, such as 1024x1024, or so many times larger, such as 1.5.
+    #[arg(long, value_name = "WxH|TIMES", value_parser = hires)]
+    hires: Option<HiresDraft>,
+    /// Steps of the second pass; as many as --steps when it is not given.
+    #[arg(long, value_name = "N", requires = "hires")]
+    hires_steps: Option<i64>,
+    /// How much of the schedule the second pass runs, from 0 to 1; 0.7 when it is not given.
+    #[arg(long, value_name = "SHARE", requires = "hires")]
+    hires_strength: Option<f64>,
+    /// How the first pass becomes larger: latent-bilinear, latent-nearest or pixel-lanczos.
+    #[arg(long, value_name = "NAME", requires = "hires", value_parser = upscaler, default_value = "latent-bilinear")]
+    hires_upscaler: Upscaler,
     /// A PNG, JPEG or WebP picture to start from.
     #[arg(long, value_name = "FILE")]
     init_image: Option<PathBuf>,
@@ -218,6 +231,12 @@ impl Args {
             boxes: file(&self.layout).map(|path| files::boxes("layout", &path)).transpose()?,
             semantic: file(&self.semantic).map(|path| files::plane("semantic", &path)).transpose()?,
             neighbors: file(&self.neighbors).map(|path| files::embeddings("neighbors", &path)).transpose()?,
+            hires: self.hires.clone().map(|hires| HiresDraft {
+                steps: self.hires_steps,
+                strength: self.hires_strength,
+                upscaler: self.hires_upscaler,
+                ..hires
+            }),
             ..Draft::new(self.asked().unwrap_or(Task::Txt2Img))
         })
     }
@@ -269,7 +288,7 @@ async fn generate(args: &Args, draft: Draft, format: Format) -> Result<(Vec<u8>,
     let outputs = [("latent", args.latents_out.clone()), ("image", args.image_out.clone())];
     let unwritten = Arc::new(Mutex::new(None));
     let failed = Arc::clone(&unwritten);
-    let service = Service::start(Limits { queue: 1, running: 1 }, Arc::new(Silent), move || {
+    let service = Service::start(Limits { queue: 1, running: 1, ..Limits::default() }, Arc::new(Silent), move || {
         let executor = DeviceExecutor::load(&[source], &options);
         let executor = executor.map_err(|error| Failure::new(FailureKind::Device, error.to_string()))?;
         Ok(executor.watched(Box::new(move |latent, picture| {
@@ -358,6 +377,22 @@ fn prompting(text: &str) -> Result<Prompting, String> {
     named(text, &Prompting::ALL, Prompting::name)
 }
 
+fn upscaler(text: &str) -> Result<Upscaler, String> {
+    named(text, &Upscaler::ALL, Upscaler::name)
+}
+
+/// `WIDTHxHEIGHT`, or how many times larger.
+fn hires(text: &str) -> Result<HiresDraft, String> {
+    let wrong = || "it is a size such as 1024x768, or a number such as 1.5".to_owned();
+    match text.split_once('x') {
+        Some((width, height)) => {
+            let side = |side: &str| side.trim().parse().map(Some).map_err(|_| wrong());
+            Ok(HiresDraft { width: side(width)?, height: side(height)?, ..HiresDraft::default() })
+        }
+        None => Ok(HiresDraft { scale: Some(text.trim().parse().map_err(|_| wrong())?), ..HiresDraft::default() }),
+    }
+}
+
 fn random(text: &str) -> Result<Random, String> {
     named(text, &[Random::Cpu, Random::Gpu], |random| match random {
         Random::Cpu => "cpu",
@@ -375,8 +410,12 @@ fn library(text: &str) -> Result<Library, String> {
 /// Every violation, a line each: the flag, the limit, the value.
 fn lines(violations: &Violations) -> String {
     let line = |violation: &ldm_core::Violation| {
-        // `loras[0].strength` is said by `--lora`.
-        let flag = violation.field.split('[').next().unwrap_or_default().replace("loras", "lora").replace('_', "-");
+        // `loras[0].strength` is said by `--lora`, `hires.width` by `--hires`.
+        let flag = match violation.field.split('[').next().unwrap_or_default() {
+            "loras" => "lora".to_owned(),
+            "hires.width" | "hires.height" | "hires.scale" => "hires".to_owned(),
+            field => field.replace(['_', '.'], "-"),
+        };
         let (limit, value) = (violation.limit.as_deref().unwrap_or("–"), violation.value.as_deref().unwrap_or("–"));
         format!("--{flag}: {} (limit: {limit}; value: {value})", violation.message)
     };

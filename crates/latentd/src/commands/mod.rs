@@ -1,12 +1,15 @@
 //! The subcommands, one file each.
 
+mod bench;
 mod convert;
 mod evaluate;
 mod files;
 mod generate;
 mod inspect;
+mod named;
 mod reconstruct;
 mod serve;
+mod served;
 mod train;
 
 use std::process::ExitCode;
@@ -33,6 +36,8 @@ enum Command {
     Convert(convert::Args),
     /// Train a model from scratch.
     Train(train::Args),
+    /// Put a load on a running server and say how it fared.
+    Bench(Box<bench::Args>),
 }
 
 impl Cli {
@@ -45,6 +50,7 @@ impl Cli {
             Command::Reconstruct(args) => reconstruct::run(&args),
             Command::Convert(args) => convert::run(&args),
             Command::Train(args) => train::run(&args),
+            Command::Bench(args) => bench::run(&args),
         }
     }
 }

@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ldm_core::{Failure, FailureKind};
-use ldm_engine::{Readiness, Service};
-use ldm_http::{App, Metrics};
-use ldm_pipeline::DeviceExecutor;
+use ldm_engine::{Readiness, Service, Worker};
+use ldm_http::{Admin, App, Metrics, Otlp};
+use ldm_pipeline::{DeviceExecutor, LoadOptions};
 use tokio::net::TcpListener;
+use tokio::signal::unix::Signal;
 
+use super::named;
+use super::served::Served;
 use crate::config::{Config, File, Flag, Sources, environment, print, resolve};
 use crate::exit::{Usage, at_once};
-use crate::signals::Signals;
+use crate::signals::{Signals, hangups};
 use crate::telemetry;
 
 /// Beyond the grace: the step that was under way, and the last answers on their way out.
@@ -87,9 +90,14 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         std::io::stdout().write_all(print(&config).as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
-    telemetry::start(config.log.format, &config.log.filter)?;
+    let endpoint = Some(config.telemetry.otlp_endpoint.as_str()).filter(|endpoint| !endpoint.is_empty());
+    let otlp = endpoint.map(Otlp::new).transpose()?;
+    telemetry::start(config.log.format, &config.log.filter, otlp.as_ref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(&config));
+    let served = runtime.block_on(serve(&config, args, otlp.as_ref()));
+    if let Some(otlp) = otlp {
+        otlp.shutdown();
+    }
     // A picture that is still being encoded has nobody left to go to.
     runtime.shutdown_background();
     Ok(match served {
@@ -101,21 +109,27 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     })
 }
 
-async fn serve(config: &Config) -> Result<()> {
+async fn serve(config: &Config, args: Args, otlp: Option<&Otlp>) -> Result<()> {
     // Before anything that takes time, so that no signal is missed.
-    let signals = Signals::new()?;
+    let (signals, hangups) = (Signals::new()?, hangups()?);
     let listen = config.server.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr()?;
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
 
     let metrics = Arc::new(Metrics::new());
-    let (models, options) = (config.models.clone(), config.load_options());
-    let service = Service::start(config.engine_limits(), Arc::clone(&metrics) as _, move || {
-        DeviceExecutor::load(&models, &options).map_err(|error| Failure::new(FailureKind::Device, error.to_string()))
-    });
+    let service = Service::pool(config.engine_limits(), Arc::clone(&metrics) as _, workers(config));
     let app = App::new(service.clone(), metrics).limits(config.http_limits());
     let app = app.origins(&config.server.cors_origins).map_err(|error| Usage(format!("server.cors_origins: {error}")))?;
+    let mut app = app.named(named::node(config, &service)?);
+    let served = Arc::new(Served::new(service.clone(), &config.models));
+    if config.has_admin() {
+        app = app.admin(Admin::new(Arc::clone(&served) as _, config.admin_token()));
+    }
+    if let Some(otlp) = otlp {
+        app = app.traced(otlp);
+    }
+    let following = tokio::spawn(follow(hangups, args, served));
 
     let stop = stop(signals, service.clone(), config.grace());
     let mut server = std::pin::pin!(ldm_http::serve(listener, app, stop, config.grace()));
@@ -138,12 +152,39 @@ async fn serve(config: &Config) -> Result<()> {
         Some(ended) => ended,
         None => server.await,
     };
+    following.abort();
     if let Err(error) = ended {
         service.drain(Duration::ZERO).await;
         return Err(error).context("the server ended");
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// At every SIGHUP reads the configuration again, and has its models served. One that is wrong changes nothing.
+async fn follow(mut hangups: Signal, args: Args, served: Arc<Served>) {
+    while hangups.recv().await.is_some() {
+        match args.configuration() {
+            Ok(config) => served.follow(&config.models).await,
+            Err(error) => tracing::error!("SIGHUP: the configuration is not taken over: {error:#}"),
+        }
+    }
+}
+
+/// One worker for each device. Those on the same device are told apart by a number.
+fn workers(config: &Config) -> Vec<Worker<DeviceExecutor>> {
+    let mut known: Vec<String> = Vec::new();
+    let worker = |options: LoadOptions| {
+        let device = options.device.to_string();
+        let twins = known.iter().filter(|other| **other == device).count();
+        known.push(device.clone());
+        let name = if twins == 0 { device } else { format!("{device}#{}", twins + 1) };
+        let models = config.models.clone();
+        Worker::new(name, move || {
+            DeviceExecutor::load(&models, &options).map_err(|error| Failure::new(FailureKind::Device, error.to_string()))
+        })
+    };
+    config.placements().into_iter().map(worker).collect()
 }
 
 /// A line for a shell that makes a picture.

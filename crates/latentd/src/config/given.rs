@@ -45,6 +45,16 @@ impl Given<'_> {
         number.ok_or_else(|| format!("a number from {} to {}", range.start(), range.end()))
     }
 
+    /// Yes or no.
+    pub(super) fn flag(&self) -> Result<bool, Expected> {
+        let flag = match self {
+            Given::Toml(DeValue::Boolean(flag)) => Some(*flag),
+            Given::Toml(_) => None,
+            Given::Text(text) => text.parse().ok(),
+        };
+        flag.ok_or_else(|| "true or false".to_owned())
+    }
+
     /// A text that reads as a `T`; `allowed` says which do.
     pub(super) fn parsed<T: FromStr>(&self, allowed: &str) -> Result<T, Expected> {
         self.text().and_then(|text| text.parse().ok()).ok_or_else(|| allowed.to_owned())

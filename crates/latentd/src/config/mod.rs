@@ -15,7 +15,7 @@ mod tests;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use ldm_core::Bounds;
+use ldm_core::{Bounds, Mode};
 use ldm_http::HttpLimits;
 use ldm_pipeline::{Device, Dtype, LoadOptions, ModelSource};
 
@@ -30,9 +30,11 @@ use crate::telemetry::Format;
 pub(crate) struct Config {
     pub(crate) server: Server,
     pub(crate) engine: Engine,
+    pub(crate) jobs: Jobs,
     pub(crate) device: Placement,
     pub(crate) limits: Limits,
     pub(crate) log: Log,
+    pub(crate) telemetry: Telemetry,
     /// Served models, the default one first.
     pub(crate) models: Vec<ModelSource>,
 }
@@ -45,6 +47,8 @@ pub(crate) struct Server {
     pub(crate) pixel_limit: u64,
     pub(crate) cors_origins: Vec<String>,
     pub(crate) shutdown_grace_seconds: u32,
+    /// Empty: none.
+    pub(crate) admin_token: String,
 }
 
 /// The queue and the batches.
@@ -54,12 +58,28 @@ pub(crate) struct Engine {
     pub(crate) running: u32,
     pub(crate) row_cap: u32,
     pub(crate) prompt_cache: u32,
+    /// 0 is no bound.
+    pub(crate) per_tenant: u32,
+    pub(crate) picture_memory_mb: u32,
+    /// 0 is no bound.
+    pub(crate) model_memory_mb: u32,
+    pub(crate) mode: Mode,
+}
+
+/// Named jobs.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Jobs {
+    /// Empty: in memory.
+    pub(crate) state_dir: String,
+    pub(crate) kept_hours: u32,
 }
 
 /// Where models live, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Placement {
     pub(crate) device: Device,
+    /// Several, in place of it.
+    pub(crate) devices: Vec<Device>,
     pub(crate) dtype: Dtype,
     /// 0 leaves the choice to libtorch.
     pub(crate) threads: u32,
@@ -80,6 +100,13 @@ pub(crate) struct Log {
     pub(crate) filter: String,
 }
 
+/// Traces.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Telemetry {
+    /// Empty: spans are not exported.
+    pub(crate) otlp_endpoint: String,
+}
+
 impl Default for Config {
     /// What the crates below take on by themselves, and the demo model.
     fn default() -> Self {
@@ -92,16 +119,28 @@ impl Default for Config {
                 pixel_limit: http.pixels,
                 cors_origins: Vec::new(),
                 shutdown_grace_seconds: 30,
+                admin_token: String::new(),
             },
             engine: Engine {
                 queue: small(engine.queue),
                 running: small(engine.running),
-                row_cap: load.row_cap,
+                row_cap: ldm_engine::Limits::default().rows,
                 prompt_cache: small(load.cache),
+                per_tenant: 0,
+                picture_memory_mb: small(engine.bytes >> 20),
+                model_memory_mb: 0,
+                mode: load.mode,
             },
-            device: Placement { device: load.device, dtype: load.dtype, threads: small(load.threads.unwrap_or(0)) },
+            jobs: Jobs { state_dir: String::new(), kept_hours: 24 },
+            device: Placement {
+                device: load.device,
+                devices: Vec::new(),
+                dtype: load.dtype,
+                threads: small(load.threads.unwrap_or(0)),
+            },
             limits: Limits { bounds: load.bounds, max_side: load.max_side.unwrap_or(0) },
             log: Log { format: Format::Text, filter: "info".to_owned() },
+            telemetry: Telemetry { otlp_endpoint: String::new() },
             models: vec![ModelSource::new("demo", "assets/demo")],
         }
     }
@@ -116,7 +155,16 @@ impl Config {
 
     /// How much the engine takes on.
     pub(crate) fn engine_limits(&self) -> ldm_engine::Limits {
-        ldm_engine::Limits { queue: self.engine.queue as usize, running: self.engine.running as usize }
+        let unless_zero = |mib: u32| if mib == 0 { u64::MAX } else { u64::from(mib) << 20 };
+        ldm_engine::Limits {
+            queue: self.engine.queue as usize,
+            running: self.engine.running as usize,
+            rows: self.engine.row_cap,
+            per_tenant: if self.engine.per_tenant == 0 { usize::MAX } else { self.engine.per_tenant as usize },
+            bytes: (self.engine.picture_memory_mb as usize) << 20,
+            model_memory: unless_zero(self.engine.model_memory_mb),
+            ..ldm_engine::Limits::default()
+        }
     }
 
     /// How models are loaded.
@@ -124,13 +172,29 @@ impl Config {
         LoadOptions {
             device: self.device.device,
             dtype: self.device.dtype,
-            row_cap: self.engine.row_cap,
             max_side: (self.limits.max_side > 0).then_some(self.limits.max_side),
             threads: (self.device.threads > 0).then_some(self.device.threads as usize),
             cache: self.engine.prompt_cache as usize,
             bounds: self.limits.bounds,
+            mode: self.engine.mode,
             ..LoadOptions::default()
         }
+    }
+
+    /// The devices, one worker each, with how models are loaded onto it.
+    pub(crate) fn placements(&self) -> Vec<LoadOptions> {
+        let devices = if self.device.devices.is_empty() { vec![self.device.device] } else { self.device.devices.clone() };
+        devices.into_iter().map(|device| LoadOptions { device, ..self.load_options() }).collect()
+    }
+
+    /// What those must show who change models, if anything.
+    pub(crate) fn admin_token(&self) -> Option<&str> {
+        Some(self.server.admin_token.as_str()).filter(|token| !token.is_empty())
+    }
+
+    /// Whether models may be changed over HTTP: by who shows the token, or else on this machine only.
+    pub(crate) fn has_admin(&self) -> bool {
+        self.admin_token().is_some() || self.server.listen.ip().is_loopback()
     }
 
     /// How long accepted jobs may take to finish when the service stops.

@@ -32,7 +32,7 @@ fn none_is_empty(path: Option<&Path>) -> Value {
 /// Those that every entry has.
 const REQUIRED: [&str; 2] = ["id", "path"];
 
-pub(super) const KEYS: [Key; 7] = [
+pub(super) const KEYS: [Key; 8] = [
     Key {
         name: "id",
         comment: "The name that requests use.",
@@ -80,6 +80,12 @@ pub(super) const KEYS: [Key; 7] = [
         comment: "Learnt words (textual inversion) that prompts may use: .safetensors files, or folders of them.",
         set: |model, given| paths(given).map(|paths| model.embeddings = paths),
         get: |model| list(model.embeddings.iter().map(|path| path.display().to_string())),
+    },
+    Key {
+        name: "lazy",
+        comment: "Whether the model is loaded only when somebody asks for it.",
+        set: |model, given| given.flag().map(|lazy| model.lazy = lazy),
+        get: |model| Value::Boolean(model.lazy),
     },
 ];
 

@@ -1,5 +1,6 @@
 //! The table of settings: one entry per setting, its name, its comment, how it is read and how it is written.
 
+use ldm_pipeline::Device;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
@@ -19,19 +20,21 @@ pub(super) struct Setting {
 }
 
 /// Sections in the order of the file, with what they are about.
-pub(super) const SECTIONS: [(&str, &str); 5] = [
+pub(super) const SECTIONS: [(&str, &str); 7] = [
     ("server", "The HTTP edge."),
     ("engine", "The queue and the batches."),
+    ("jobs", "Named jobs (/v1/jobs): what is remembered of them, and where."),
     ("device", "Where models live, and how."),
     ("limits", "What one request may ask for. What a model cannot do is refused besides."),
     ("log", "Logs go to stderr."),
+    ("telemetry", "Traces; docs/operations.md says what is in them."),
 ];
 
 /// The largest count of anything: so large that it stands for no limit, and safe to multiply.
 const MANY: u32 = 1_000_000;
 
 /// Every setting, section by section in the order of the file.
-pub(super) const SETTINGS: [Setting; 19] = [
+pub(super) const SETTINGS: [Setting; 28] = [
     Setting {
         name: "server.listen",
         comment: "Address and port; port 0 takes a free one. 0.0.0.0 listens on every interface: put a proxy with TLS before it.",
@@ -71,6 +74,16 @@ pub(super) const SETTINGS: [Setting; 19] = [
         get: |config| whole(config.server.shutdown_grace_seconds),
     },
     Setting {
+        name: "server.admin_token",
+        comment: "What /v1/admin wants as a bearer token; \"\" opens it to this machine alone, if the service listens on loopback.",
+        set: |config, given| {
+            let token: String = given.parsed(TOKENS)?;
+            let good = token.is_empty() || (token.len() >= 16 && token.bytes().all(|byte| byte.is_ascii_graphic()));
+            put(&mut config.server.admin_token, if good { Ok(token) } else { Err(TOKENS.to_owned()) })
+        },
+        get: |config| text(&config.server.admin_token),
+    },
+    Setting {
         name: "engine.queue",
         comment: "Pictures that may be unfinished at once, waiting and in work together; beyond that the answer is 429.",
         set: |config, given| put(&mut config.engine.queue, given.whole(1..=MANY)),
@@ -95,10 +108,57 @@ pub(super) const SETTINGS: [Setting; 19] = [
         get: |config| whole(config.engine.prompt_cache),
     },
     Setting {
+        name: "engine.per_tenant",
+        comment: "Pictures of one client that may be unfinished at once; 0 is no bound but engine.queue.",
+        set: |config, given| put(&mut config.engine.per_tenant, given.whole(0..=MANY)),
+        get: |config| whole(config.engine.per_tenant),
+    },
+    Setting {
+        name: "engine.picture_memory_mb",
+        comment: "Memory that unfinished requests and pictures may hold, MiB; beyond that the answer is 429.",
+        set: |config, given| put(&mut config.engine.picture_memory_mb, given.whole(1..=MANY)),
+        get: |config| whole(config.engine.picture_memory_mb),
+    },
+    Setting {
+        name: "engine.model_memory_mb",
+        comment: "Memory that a device's models may take, MiB: beyond it the model that was used longest ago is let go of; 0 is no bound.",
+        set: |config, given| put(&mut config.engine.model_memory_mb, given.whole(0..=MANY)),
+        get: |config| whole(config.engine.model_memory_mb),
+    },
+    Setting {
+        name: "engine.mode",
+        comment: "\"fast\", or \"batch_invariant\": no picture depends on its company, and no network call is shared (docs/determinism.md).",
+        set: |config, given| put(&mut config.engine.mode, given.parsed("fast or batch_invariant")),
+        get: |config| text(config.engine.mode),
+    },
+    Setting {
+        name: "jobs.state_dir",
+        comment: "Folder for named jobs, which then outlive the process, each process its own; \"\" keeps them in memory.",
+        set: |config, given| put(&mut config.jobs.state_dir, given.words()),
+        get: |config| text(&config.jobs.state_dir),
+    },
+    Setting {
+        name: "jobs.kept_hours",
+        comment: "Hours for which a job and its pictures are kept after its end.",
+        set: |config, given| put(&mut config.jobs.kept_hours, given.whole(1..=8760)),
+        get: |config| whole(config.jobs.kept_hours),
+    },
+    Setting {
         name: "device.device",
         comment: "\"cpu\" or \"cuda:N\".",
         set: |config, given| put(&mut config.device.device, given.parsed("cpu or cuda:N")),
         get: |config| text(config.device.device),
+    },
+    Setting {
+        name: "device.devices",
+        comment: "Several devices, one worker each, such as [\"cuda:0\", \"cuda:1\"] or [\"cpu\", \"cpu\"]; in place of device.device when there are any.",
+        set: |config, given| {
+            const KNOWN: &str = "a list of cpu and cuda:N";
+            let names = given.list(KNOWN, |name| name.parse::<Device>().is_ok())?;
+            config.device.devices = names.iter().filter_map(|name| name.parse().ok()).collect();
+            Ok(())
+        },
+        get: |config| Value::Array(config.device.devices.iter().map(text).collect()),
     },
     Setting {
         name: "device.dtype",
@@ -158,7 +218,20 @@ pub(super) const SETTINGS: [Setting; 19] = [
         },
         get: |config| text(&config.log.filter),
     },
+    Setting {
+        name: "telemetry.otlp_endpoint",
+        comment: "Where spans are sent over OTLP (HTTP, protobuf), such as \"http://127.0.0.1:4318\"; \"\" sends none.",
+        set: |config, given| {
+            let endpoint: String = given.parsed(ENDPOINTS)?;
+            let good = endpoint.is_empty() || ldm_http::Otlp::is_endpoint(&endpoint);
+            put(&mut config.telemetry.otlp_endpoint, if good { Ok(endpoint) } else { Err(ENDPOINTS.to_owned()) })
+        },
+        get: |config| text(&config.telemetry.otlp_endpoint),
+    },
 ];
+
+const TOKENS: &str = "empty, or at least 16 visible ASCII characters";
+const ENDPOINTS: &str = "empty, or a collector's address such as http://127.0.0.1:4318";
 
 const FILTERS: &str = "a level or levels by crate, such as info or warn,ldm_engine=debug";
 

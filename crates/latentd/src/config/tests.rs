@@ -47,12 +47,14 @@ fn the_table_is_in_order() {
 #[test]
 fn what_is_printed_reads_back() {
     let text = r#"
-        models = [{ id = "a", path = "x/y" }, { id = "b/c:1", path = "quo\"ted", preview_decoder = "p", first_stage = "f/g", loras = ["l", "m.safetensors"], merge = ["n", "o=0.5"], embeddings = ["e"] }]
-        server = { listen = "[::1]:9", body_limit_mb = 1, pixel_limit = 4096, cors_origins = ["*", "https://a.example"], shutdown_grace_seconds = 0 }
-        engine = { queue = 2, running = 3, row_cap = 4, prompt_cache = 5 }
-        device = { device = "cuda:1", dtype = "bf16", threads = 6 }
+        models = [{ id = "a", path = "x/y" }, { id = "b/c:1", path = "quo\"ted", preview_decoder = "p", first_stage = "f/g", loras = ["l", "m.safetensors"], merge = ["n", "o=0.5"], embeddings = ["e"], lazy = true }]
+        server = { listen = "[::1]:9", body_limit_mb = 1, pixel_limit = 4096, cors_origins = ["*", "https://a.example"], shutdown_grace_seconds = 0, admin_token = "sixteen-letters-or-more" }
+        engine = { queue = 2, running = 3, row_cap = 4, prompt_cache = 5, per_tenant = 1, picture_memory_mb = 6, model_memory_mb = 7, mode = "batch_invariant" }
+        jobs = { state_dir = "state", kept_hours = 2 }
+        device = { device = "cuda:1", devices = ["cpu", "cuda:0"], dtype = "bf16", threads = 6 }
         limits = { steps = 7, guidance = 8, images = 9, prompt_chars = 10, max_side = 11 }
         log = { format = "json", filter = "warn,ldm_engine=debug" }
+        telemetry = { otlp_endpoint = "http://collector:4318" }
     "#;
     let config = file(text).unwrap();
     for setting in &SETTINGS {
@@ -63,6 +65,12 @@ fn what_is_printed_reads_back() {
     assert_eq!(file(&print(&config)), Ok(config.clone()));
     let paths = |at: usize| (config.models[at].preview.clone(), config.models[at].first_stage.clone());
     assert_eq!((paths(0), paths(1)), ((None, None), (Some("p".into()), Some("f/g".into()))));
+    let limits = config.engine_limits();
+    assert_eq!((limits.per_tenant, limits.bytes, limits.model_memory), (1, 6 << 20, 7 << 20));
+    assert_eq!(Config::default().engine_limits(), ldm_engine::Limits::default(), "no bound is no bound");
+    let devices: Vec<String> = config.placements().iter().map(|options| options.device.to_string()).collect();
+    assert_eq!((devices, config.models[1].lazy), (vec!["cpu".to_owned(), "cuda:0".to_owned()], true));
+    assert_eq!(Config::default().placements().len(), 1);
     let empty = file("[[models]]\nid = \"a\"\npath = \"b\"\npreview_decoder = \"\"").unwrap();
     assert_eq!(empty.models[0].preview, None);
     assert_eq!((config.load_options().threads, config.load_options().max_side), (Some(6), Some(11)));

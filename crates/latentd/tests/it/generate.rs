@@ -26,6 +26,12 @@ fn a_seed_names_a_picture() {
     let (other, _) = make("other.png", &["--seed", "6", "--width", "32", "--height", "48"]);
     assert!(first != other, "another seed should make another picture");
 
+    let twice = ["--seed", "5", "--width", "32", "--height", "48", "--hires-steps", "2", "--hires-strength", "0.5"];
+    for (hires, upscaler, size) in [("48x64", "latent-nearest", (48, 64)), ("1.5", "latent-bilinear", (48, 72))] {
+        let (larger, _) = make("larger.png", &[&twice[..], &["--hires", hires, "--hires-upscaler", upscaler]].concat());
+        assert_eq!(png_size(&larger), size);
+    }
+
     let init = folder.join("first.png");
     let from = ["--init-image", init.to_str().unwrap(), "--strength", "0.5", "--width", "32", "--height", "32"];
     let (webp, _) = make("from.webp", &from);
@@ -43,6 +49,12 @@ fn what_is_wrong_is_said_all_at_once() {
     let flags: Vec<_> = refused.stderr.lines().map(|line| line.split(": ").nth(1).unwrap()).collect();
     assert_eq!(flags, ["--strength", "--steps", "--guidance", "--width"], "{}", refused.stderr);
     assert!(refused.stderr.contains("(limit: 1..=150; value: 0)"), "{}", refused.stderr);
+
+    let refused = generate(&["--out", out, "--hires", "33x999", "--hires-steps", "0"]);
+    let flags: Vec<_> = refused.stderr.lines().map(|line| line.split(": ").nth(1).unwrap()).collect();
+    assert_eq!(flags, ["--hires", "--hires", "--hires-steps"], "{}", refused.stderr);
+    let refused = generate(&["--out", out, "--hires", "large"]);
+    assert!(refused.stderr.contains("1024x768"), "{}", refused.stderr);
 
     for (args, word) in [
         (["--out", "picture.gif"], "must end in .png"),

@@ -11,7 +11,7 @@ fn long_job(server: &Server) -> std::thread::JoinHandle<crate::support::Answer> 
     let job = std::thread::spawn(move || post(&address, "/v1/txt2img", "application/json", &body));
     let in_work = |server: &Server| {
         let metrics = String::from_utf8(server.get("/metrics").body).unwrap();
-        metrics.lines().any(|line| line == "latentd_jobs_in_flight 1")
+        metrics.lines().any(|line| line == "latentd_jobs_unfinished{state=\"running\"} 1")
     };
     server.until("the job is in work", in_work);
     job

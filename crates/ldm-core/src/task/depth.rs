@@ -23,7 +23,7 @@ impl Depth {
         steps: Option<u32>,
         bad: &mut Violations,
     ) -> Option<Self> {
-        check_strength(strength, steps, bad);
+        check_strength("strength", strength, steps, bad);
         let (init, depth) = (required("init_image", init, bad), required("depth", depth, bad));
         Some(Self { init: init?, depth: depth?, strength })
     }

@@ -14,7 +14,7 @@ pub struct Img2Img {
 impl Img2Img {
     /// Checks the two fields; `None` when one of them is wrong.
     pub(crate) fn check(init: Option<Raster>, strength: f64, steps: Option<u32>, bad: &mut Violations) -> Option<Self> {
-        check_strength(strength, steps, bad);
+        check_strength("strength", strength, steps, bad);
         Some(Self { init: required("init_image", init, bad)?, strength })
     }
 }
@@ -28,11 +28,11 @@ pub(super) fn required<T>(field: &str, value: Option<T>, bad: &mut Violations) -
 }
 
 /// Strengths are in (0, 1] and leave a step to run.
-pub(super) fn check_strength(strength: f64, steps: Option<u32>, bad: &mut Violations) {
+pub(super) fn check_strength(field: &str, strength: f64, steps: Option<u32>, bad: &mut Violations) {
     if !(strength > 0.0 && strength <= 1.0) {
         bad.push(Violation::new(
-            "strength",
-            format!("`strength` must be above 0 and at most 1, not {strength}"),
+            field,
+            format!("`{field}` must be above 0 and at most 1, not {strength}"),
             "above 0, at most 1",
             strength,
         ));
@@ -40,8 +40,8 @@ pub(super) fn check_strength(strength: f64, steps: Option<u32>, bad: &mut Violat
         && f64::from(steps) * strength < 1.0
     {
         bad.push(Violation::new(
-            "strength",
-            format!("`strength` {strength} of {steps} steps leaves no step to run"),
+            field,
+            format!("`{field}` {strength} of {steps} steps leaves no step to run"),
             format!("at least {}", 1.0 / f64::from(steps)),
             strength,
         ));

@@ -26,7 +26,7 @@ impl Inpaint {
         steps: Option<u32>,
         bad: &mut Violations,
     ) -> Option<Self> {
-        check_strength(strength, steps, bad);
+        check_strength("strength", strength, steps, bad);
         let (init, mask) = (required("init_image", init, bad), required("mask", mask, bad));
         let (init, mask) = (init?, mask?);
         if (mask.width(), mask.height()) != (init.width(), init.height()) {

@@ -19,7 +19,7 @@ pub use layout::{Bbox, Layout};
 pub use rdm::Rdm;
 pub use semantic::Semantic;
 pub use super_resolution::SuperResolution;
-pub use txt2img::Txt2Img;
+pub use txt2img::{Hires, HiresDraft, Txt2Img, Upscaler};
 pub use unconditional::Unconditional;
 
 use std::fmt;
@@ -148,6 +148,20 @@ impl Work {
             Work::Layout(_) => Task::Layout,
             Work::Semantic(_) => Task::Semantic,
             Work::Rdm(_) => Task::Rdm,
+        }
+    }
+
+    /// Bytes of the pictures and maps that came with the request.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Work::Txt2Img(_) | Work::Unconditional(_) | Work::Class(_) => 0,
+            Work::Img2Img(work) => work.init.data().len(),
+            Work::Inpaint(work) => work.init.data().len() + work.mask.data().len(),
+            Work::SuperResolution(work) => work.low.data().len(),
+            Work::Depth(work) => work.init.data().len() + work.depth.data().len(),
+            Work::Layout(work) => size_of_val(work.boxes.as_slice()),
+            Work::Semantic(work) => work.map.data().len(),
+            Work::Rdm(work) => work.neighbors.iter().map(|row| size_of_val(row.as_slice())).sum(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a fake executor offers: enough variety to test every rule that an edge reads from a catalogue.
 
 use ldm_core::{
-    Alias, Bounds, BoxBounds, Catalogue, Conditions, Defaults, Model, NeighborBounds, Rounding, Sampler, Sizes, Task,
+    Alias, Bounds, BoxBounds, Catalogue, Conditions, Defaults, Mode, Model, NeighborBounds, Rounding, Sampler, Sizes, Task,
 };
 
 pub(super) fn example() -> Catalogue {
@@ -12,6 +12,8 @@ pub(super) fn example() -> Catalogue {
         parameters: 1,
         dtype: "f32".to_owned(),
         device: "cpu".to_owned(),
+        weights: "0f".repeat(32),
+        mode: Mode::Fast,
         sizes: Sizes { min: 64, max: 1024, multiple: 8, default: (64, 64) },
         defaults: Defaults {
             sampler: "dpmpp_2m".to_owned(),
@@ -42,6 +44,15 @@ pub(super) fn example() -> Catalogue {
         sampler("dpmpp_2m", "DPM++ 2M", 2, &[("DPM++ 2M Karras", Some("karras")), ("dpmpp_2m_karras", Some("karras"))]),
     ];
     Catalogue { models: vec![model], samplers, bounds: Bounds::default() }
+}
+
+/// The model of that name: as the example, but `pixel` makes pictures from one pixel on.
+pub(super) fn model(example: &Model, id: &str) -> Model {
+    let mut model = Model { id: id.to_owned(), ..example.clone() };
+    if id == "pixel" {
+        model.sizes = Sizes { min: 1, max: 64, multiple: 1, default: (1, 1) };
+    }
+    model
 }
 
 fn sampler(name: &str, label: &str, order: u32, aliases: &[(&str, Option<&str>)]) -> Sampler {

@@ -34,6 +34,7 @@ struct Counts {
     steps: HashMap<u64, u32>,
     previews: Vec<u64>,
     probes: usize,
+    models: Vec<String>,
 }
 
 impl FakeControl {
@@ -50,6 +51,19 @@ impl FakeControl {
     /// Network calls, in order; one that stands before the gate is among them.
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.counts).calls.clone()
+    }
+
+    /// Models that came and went, in order: `+id`, `-id`.
+    pub fn models(&self) -> Vec<String> {
+        lock(&self.counts).models.clone()
+    }
+
+    pub(super) fn loaded(&self, model: &str) {
+        lock(&self.counts).models.push(format!("+{model}"));
+    }
+
+    pub(super) fn unloaded(&self, model: &str) {
+        lock(&self.counts).models.push(format!("-{model}"));
     }
 
     /// Evaluations that the job with this seed has behind it.

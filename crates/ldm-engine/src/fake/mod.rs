@@ -14,9 +14,9 @@ pub use gate::Gate;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ldm_core::{Catalogue, Failure, FailureKind, Raster, Request};
+use ldm_core::{Catalogue, Checkpoint, Failure, FailureKind, Raster, Request};
 
-use crate::{Advance, BatchKey, Executor, Price};
+use crate::{Advance, BatchKey, Decoding, Executor, ModelChange, Prepared, Price, Resident};
 use script::{At, Script};
 
 /// How a [`FakeExecutor`] behaves; by default nothing takes any time.
@@ -32,16 +32,30 @@ pub struct FakeOptions {
     pub step: Duration,
     /// How long decoding takes.
     pub decode: Duration,
-    /// Rows that a call may hold.
-    pub row_cap: u32,
+    /// How much longer it takes for each row.
+    pub row: Duration,
+    /// Rows with which a call runs out of memory.
+    pub memory_rows: u32,
     /// Whether the device is broken after a panic.
     pub probe_fails: bool,
+    /// Models, and whether they are loaded at the start; each takes 100 bytes. One called `pixel` makes pictures of one pixel.
+    pub models: Vec<(String, bool)>,
 }
 
 impl Default for FakeOptions {
     fn default() -> Self {
         let none = Duration::ZERO;
-        Self { load: none, load_failure: None, prepare: none, step: none, decode: none, row_cap: 16, probe_fails: false }
+        Self {
+            load: none,
+            load_failure: None,
+            prepare: none,
+            step: none,
+            decode: none,
+            row: none,
+            memory_rows: u32::MAX,
+            probe_fails: false,
+            models: vec![("fake".to_owned(), true)],
+        }
     }
 }
 
@@ -58,8 +72,26 @@ pub struct FakeRun {
     request: Arc<Request>,
     script: Script,
     evaluations: u32,
-    evaluations_per_step: u32,
-    steps: u32,
+}
+
+/// Steps that are run, and network calls of each.
+fn steps(request: &Request) -> (u32, u32) {
+    let strength = request.work.strength().unwrap_or(1.0);
+    (((f64::from(request.steps) * strength) as u32).max(1), if request.sampler == "heun" { 2 } else { 1 })
+}
+
+fn evaluations(request: &Request) -> u32 {
+    let (steps, each) = steps(request);
+    steps * each
+}
+
+fn rows(request: &Request) -> u32 {
+    if request.guidance == 1.0 { 1 } else { 2 }
+}
+
+fn price(request: &Request, evaluations: u32) -> Price {
+    let latent = [4, (request.height / 8).max(1), (request.width / 8).max(1)];
+    Price { key: BatchKey { model: request.model.clone(), latent, cross: [77, 8] }, rows: rows(request), evaluations }
 }
 
 impl FakeExecutor {
@@ -73,6 +105,11 @@ impl FakeExecutor {
         Arc::clone(&self.control)
     }
 
+    /// What [`Worker::new`](crate::Worker::new) takes: a new executor at every start, under the same control.
+    pub fn maker(self) -> impl FnMut() -> Result<Self, Failure> + Send + 'static {
+        move || Self { options: self.options.clone(), control: Arc::clone(&self.control) }.loader()()
+    }
+
     /// What [`Service::start`](crate::Service::start) takes: loads as slowly, and as well, as the options say.
     pub fn loader(self) -> impl FnOnce() -> Result<Self, Failure> + Send + 'static {
         move || {
@@ -82,6 +119,12 @@ impl FakeExecutor {
                 Some(reason) => Err(Failure::new(FailureKind::Device, reason.clone())),
                 None => Ok(self),
             }
+        }
+    }
+
+    fn set_loaded(&mut self, model: &str, is: bool) {
+        if let Some((_, loaded)) = self.options.models.iter_mut().find(|(id, _)| id == model) {
+            *loaded = is;
         }
     }
 
@@ -116,39 +159,46 @@ impl Executor for FakeExecutor {
     type Run = FakeRun;
 
     fn catalogue(&self) -> Catalogue {
-        Self::catalogue_example()
+        let mut catalogue = Self::catalogue_example();
+        let model = catalogue.models.remove(0);
+        catalogue.models = self.options.models.iter().map(|(id, _)| catalogue::model(&model, id)).collect();
+        catalogue
     }
 
     fn price(&self, request: &Request) -> Result<Price, Failure> {
-        Script::of(&request.prompt).act(At::Price)?;
-        let latent = [4, request.height / 8, request.width / 8];
-        let key = BatchKey { model: request.model.clone(), latent, cross: [77, 8] };
-        let rows = if request.guidance == 1.0 { 1 } else { 2 };
-        Ok(Price { key, rows, row_cap: self.options.row_cap })
+        let script = Script::of(&request.prompt);
+        script.act(At::Price)?;
+        Ok(price(request, evaluations(request)))
     }
 
-    fn prepare(&mut self, request: &Arc<Request>) -> Result<FakeRun, Failure> {
+    fn prepare(&mut self, request: &Arc<Request>) -> Result<Prepared<FakeRun>, Failure> {
         self.control.prepared(request.seed);
         pause(self.options.prepare);
+        if !self.options.models.iter().any(|(id, loaded)| *loaded && *id == request.model) {
+            return Err(Failure::new(FailureKind::Unsupported, format!("model {:?} is not loaded", request.model)));
+        }
         let script = Script::of(&request.prompt);
         script.act(At::Prepare)?;
-        let strength = request.work.strength().unwrap_or(1.0);
-        let steps = ((f64::from(request.steps) * strength) as u32).max(1);
-        let evaluations_per_step = if request.sampler == "heun" { 2 } else { 1 };
-        Ok(FakeRun { request: Arc::clone(request), script, evaluations: 0, evaluations_per_step, steps })
+        let run = FakeRun { request: Arc::clone(request), script, evaluations: 0 };
+        Ok(Prepared { run, price: price(request, evaluations(request)) })
     }
 
     fn evaluate(&mut self, runs: &mut [&mut FakeRun]) -> Vec<Result<Advance, Failure>> {
-        let rows = runs.iter().map(|run| if run.request.guidance == 1.0 { 1 } else { 2 }).sum();
+        let rows = runs.iter().map(|run| rows(&run.request)).sum();
         self.control.called(Call { seeds: runs.iter().map(|run| run.request.seed).collect(), rows });
         self.control.steps.pass();
-        pause(self.options.step);
+        pause(self.options.step + self.options.row * rows);
+        if rows > self.options.memory_rows {
+            let failure = Failure::new(FailureKind::OutOfMemory, format!("{rows} rows are too many"));
+            return runs.iter().map(|_| Err(failure.clone())).collect();
+        }
         let advance = |run: &mut &mut FakeRun| {
-            let step = run.evaluations / run.evaluations_per_step + 1;
+            let (steps, each) = steps(&run.request);
+            let step = run.evaluations / each + 1;
             run.script.act(At::Step(step))?;
             run.evaluations += 1;
             self.control.stepped(run.request.seed);
-            Ok(Advance { step, steps: run.steps, finished: run.evaluations == run.steps * run.evaluations_per_step })
+            Ok(Advance { step, steps, left: steps * each - run.evaluations, moved: None })
         };
         runs.iter_mut().map(advance).collect()
     }
@@ -156,15 +206,63 @@ impl Executor for FakeExecutor {
     fn preview(&mut self, run: &FakeRun) -> Result<Raster, Failure> {
         self.control.previewed(run.request.seed);
         run.script.act(At::Preview)?;
-        let shade = (255 * run.evaluations / (run.steps * run.evaluations_per_step)) as u8;
-        Ok(Raster::filled(run.request.width / 8, run.request.height / 8, [shade; 3]))
+        let shade = (255 * run.evaluations / evaluations(&run.request)) as u8;
+        Ok(Raster::filled((run.request.width / 8).max(1), (run.request.height / 8).max(1), [shade; 3]))
     }
 
-    fn decode(&mut self, run: FakeRun) -> Result<Raster, Failure> {
+    fn decode(&mut self, run: &mut FakeRun, how: Decoding) -> Result<Raster, Failure> {
         self.control.decoding.pass();
         pause(self.options.decode);
+        if how == Decoding::Usual {
+            run.script.act(At::Usual)?;
+        }
         run.script.act(At::Decode)?;
         Ok(Self::picture(run.request.seed, run.request.width, run.request.height))
+    }
+
+    fn checkpoint(&mut self, run: &FakeRun) -> Result<Checkpoint, Failure> {
+        let step = run.evaluations / steps(&run.request).1;
+        Ok(Checkpoint { step, bytes: run.evaluations.to_le_bytes().as_slice().into() })
+    }
+
+    fn restore(&mut self, request: &Arc<Request>, checkpoint: &Checkpoint) -> Result<Prepared<FakeRun>, Failure> {
+        let Prepared { mut run, price } = self.prepare(request)?;
+        if let Ok(done) = checkpoint.bytes.as_ref().try_into() {
+            run.evaluations = u32::from_le_bytes(done);
+        }
+        let left = price.evaluations.saturating_sub(run.evaluations);
+        Ok(Prepared { run, price: Price { evaluations: left, ..price } })
+    }
+
+    fn residents(&self) -> Vec<Resident> {
+        let resident = |(id, loaded): &(String, bool)| Resident { id: id.clone(), loaded: *loaded, bytes: 100 };
+        self.options.models.iter().map(resident).collect()
+    }
+
+    fn load(&mut self, model: &str) -> Result<(), Failure> {
+        pause(self.options.load);
+        self.control.loaded(model);
+        self.set_loaded(model, true);
+        Ok(())
+    }
+
+    fn unload(&mut self, model: &str) {
+        self.control.unloaded(model);
+        self.set_loaded(model, false);
+    }
+
+    fn change(&mut self, change: &ModelChange) -> Result<(), Failure> {
+        match change {
+            ModelChange::Put(source) => {
+                let source = source.downcast_ref::<String>();
+                let id = source.ok_or_else(|| Failure::new(FailureKind::Unsupported, "a fake model is a name"))?;
+                self.options.models.retain(|(known, _)| known != id);
+                self.options.models.push((id.clone(), true));
+            }
+            ModelChange::Remove(id) => self.options.models.retain(|(known, _)| known != id),
+            ModelChange::Reload(id) => self.set_loaded(id, true),
+        }
+        Ok(())
     }
 
     fn probe(&mut self) -> Result<(), Failure> {

@@ -8,7 +8,7 @@
 //! | `!unsupported` | the job fails with [`FailureKind::Unsupported`] |
 //! | `!device` | the job fails with [`FailureKind::Device`] |
 //!
-//! The place is `price`, `prepare`, `preview`, `decode`, or the number of a step from 1. Other words mean nothing.
+//! The place is `price`, `prepare`, `preview`, `decode`, `usual` (decoding with as much memory as it likes), or the number of a step from 1. Other words mean nothing.
 
 use ldm_core::{Failure, FailureKind};
 
@@ -25,6 +25,8 @@ pub enum At {
     Preview,
     /// In `decode`.
     Decode,
+    /// In `decode`, unless it is frugal.
+    Usual,
 }
 
 /// What happens.
@@ -71,6 +73,7 @@ fn deed(word: &str) -> Option<(At, Deed)> {
         "prepare" => At::Prepare,
         "preview" => At::Preview,
         "decode" => At::Decode,
+        "usual" => At::Usual,
         step => At::Step(step.parse().ok()?),
     };
     Some((place, deed))

@@ -16,14 +16,14 @@ async fn full_is_an_answer() {
     rig.control.steps.wait_blocked();
     let refused = rig.service.submit(rig.requests(draft(3, 1))).unwrap_err();
     assert_eq!(refused, Refused::Full { limit: 2, retry_after: Duration::from_secs(1) });
-    assert_eq!(rig.service.load(), Load { queued: 1, running: 1, limit: 2 });
+    assert_eq!(rig.service.load(), Load { queued: 1, running: 1, limit: 2, bytes: 2 * 12_288 });
     rig.control.steps.open();
     // Whoever has seen an ending finds the place free.
     first.finished().await;
     let third = rig.submit(draft(3, 1));
     second.finished().await;
     third.finished().await;
-    assert_eq!(rig.service.load(), Load { queued: 0, running: 0, limit: 2 });
+    assert_eq!(rig.service.load(), Load { queued: 0, running: 0, limit: 2, bytes: 0 });
 }
 
 #[tokio::test]

@@ -52,8 +52,8 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let outcome: Result<(), TestCaseError> = runtime.block_on(async {
-            let options = FakeOptions { row_cap, probe_fails, ..FakeOptions::default() };
-            let rig = Rig::with(Limits { queue, running }, options).await;
+            let options = FakeOptions { probe_fails, ..FakeOptions::default() };
+            let rig = Rig::with(Limits { queue, running, rows: row_cap, ..Limits::default() }, options).await;
             let (mut accepted, mut refused, mut listeners) = (0, 0, Vec::new());
             for (seed, job) in jobs.iter().enumerate() {
                 let draft = Draft {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ldm_core::{Draft, Ending, FailureKind};
 use ldm_engine::fake::{FakeExecutor, FakeOptions};
-use ldm_engine::{Limits, Monitor, Readiness, Refused, Service};
+use ldm_engine::{Batch, Limits, Monitor, Readiness, Refused, Service};
 
 use crate::rig::{Rig, draft, prompted};
 
@@ -16,7 +16,7 @@ fn kind(ending: Ending) -> FailureKind {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_step_fails_that_batch_alone() {
+async fn a_panic_in_a_step_harms_no_neighbour() {
     let rig = Rig::new(8, 8).await;
     rig.control.steps.close();
     let first = rig.submit(draft(1, 5));
@@ -26,11 +26,62 @@ async fn a_panic_in_a_step_fails_that_batch_alone() {
     let other = rig.submit(Draft { width: Some(128), ..draft(3, 5) });
     rig.control.steps.open();
     assert_eq!(kind(bad.finished().await), FailureKind::Panicked);
-    assert_eq!(kind(first.finished().await), FailureKind::Panicked);
-    assert_eq!(other.finished().await.reason(), "finished");
-    assert_eq!(rig.control.probes(), 1);
+    for good in [first, other] {
+        let Ending::Finished(output) = good.finished().await else { panic!("a neighbour was harmed") };
+        let request = &output.request;
+        assert_eq!(output.image, FakeExecutor::picture(request.seed, request.width, request.height));
+    }
+    assert!(rig.tally.incidents().iter().any(|incident| incident == "Survived(Panicked)"), "{:?}", rig.tally.incidents());
+    // Once together, once alone.
+    assert_eq!(rig.control.probes(), 2);
+    let broken: Vec<_> = rig.seeds().into_iter().filter(|seeds| seeds.contains(&2)).collect();
+    assert!(broken.iter().rev().take(2).all(|seeds| *seeds == [2]), "who may have broken a call shares none: {broken:?}");
     assert_eq!(rig.submit(draft(4, 2)).finished().await.reason(), "finished");
     assert_eq!(rig.service.readiness(), Readiness::Ready);
+}
+
+#[tokio::test]
+async fn a_call_that_is_too_large_is_made_in_parts() {
+    let options = FakeOptions { memory_rows: 2, ..FakeOptions::default() };
+    let rig = Rig::with(Limits { queue: 16, running: 16, rows: 16, ..Limits::default() }, options).await;
+    let tickets = rig.service.submit(rig.requests(Draft { images: Some(8), ..draft(1, 6) })).unwrap();
+    for ticket in tickets {
+        assert_eq!(ticket.finished().await.reason(), "finished");
+    }
+    assert!((1..9).all(|seed| rig.control.steps_of(seed) == 6), "no step is lost, none is made twice");
+    let incidents = rig.tally.incidents();
+    assert!(incidents.contains(&"Survived(OutOfMemory)".to_owned()), "{incidents:?}");
+    // What did not fit is learned.
+    rig.control.clear();
+    let tickets = rig.service.submit(rig.requests(Draft { images: Some(4), ..draft(1, 6) })).unwrap();
+    for ticket in tickets {
+        assert_eq!(ticket.finished().await.reason(), "finished");
+    }
+    let too_large = rig.control.calls().iter().filter(|call| call.rows > 2).count();
+    assert!(too_large <= 2, "{too_large} calls were too large again");
+}
+
+#[tokio::test]
+async fn a_job_that_alone_is_too_large_fails() {
+    let options = FakeOptions { memory_rows: 1, ..FakeOptions::default() };
+    let fake = FakeExecutor::new(options);
+    let service = Service::start(Limits::default(), Arc::new(ldm_engine::Silent), fake.loader());
+    let catalogue = service.wait_ready().await;
+    // The warm-up is guided where the model's default is.
+    if let Ok(catalogue) = catalogue {
+        let guided = Draft { guidance: Some(7.5), ..draft(1, 2) }.check(&catalogue).unwrap();
+        let ticket = service.submit(guided).unwrap().remove(0);
+        assert_eq!(kind(ticket.finished().await), FailureKind::OutOfMemory);
+        let small = service.submit(draft(2, 2).check(&catalogue).unwrap()).unwrap().remove(0);
+        assert_eq!(small.finished().await.reason(), "finished");
+    }
+}
+
+#[tokio::test]
+async fn a_decoding_that_is_too_large_is_made_frugally() {
+    let rig = Rig::new(4, 4).await;
+    assert_eq!(rig.submit(prompted(1, 2, "!fail@usual")).finished().await.reason(), "finished");
+    assert_eq!(kind(rig.submit(prompted(1, 2, "!fail@decode")).finished().await), FailureKind::OutOfMemory);
 }
 
 #[tokio::test]
@@ -56,7 +107,8 @@ async fn every_call_may_fail() {
         ("!panic@prepare", FailureKind::Panicked, 1),
         ("!fail@decode", FailureKind::OutOfMemory, 0),
         ("!panic@decode", FailureKind::Panicked, 1),
-        ("!device@1", FailureKind::Device, 1),
+        // Tried again as long as the device says that it is well.
+        ("!device@1", FailureKind::Device, 3),
     ];
     for (prompt, expected, probes) in cases {
         rig.control.clear();
@@ -71,7 +123,7 @@ async fn every_call_may_fail() {
 #[tokio::test]
 async fn a_broken_device_is_retired_with_all_its_jobs() {
     let options = FakeOptions { probe_fails: true, ..FakeOptions::default() };
-    let rig = Rig::with(Limits { queue: 8, running: 2 }, options).await;
+    let rig = Rig::with(Limits { queue: 8, running: 2, ..Limits::default() }, options).await;
     rig.control.steps.close();
     let bad = rig.submit(prompted(1, 5, "!panic@1"));
     rig.control.steps.wait_blocked();
@@ -93,7 +145,7 @@ async fn a_broken_device_is_retired_with_all_its_jobs() {
 #[tokio::test]
 async fn a_panic_while_idle_is_probed_at_once() {
     let options = FakeOptions { probe_fails: true, ..FakeOptions::default() };
-    let rig = Rig::with(Limits { queue: 1, running: 1 }, options).await;
+    let rig = Rig::with(Limits { queue: 1, running: 1, ..Limits::default() }, options).await;
     assert_eq!(kind(rig.submit(prompted(1, 1, "!panic@price")).finished().await), FailureKind::Panicked);
     rig.service.ended().await;
     assert!(matches!(rig.service.readiness(), Readiness::Failed(_)));
@@ -103,7 +155,7 @@ async fn a_panic_while_idle_is_probed_at_once() {
 struct Bomb;
 
 impl Monitor for Bomb {
-    fn batch(&self, _: usize, _: u32) {
+    fn batch(&self, _: Batch<'_>) {
         panic!("the engine itself broke");
     }
 }
@@ -112,15 +164,18 @@ impl Monitor for Bomb {
 async fn when_the_thread_itself_dies_every_job_is_told() {
     let fake = FakeExecutor::new(FakeOptions::default());
     let control = fake.control();
-    let service = Service::start(Limits { queue: 8, running: 1 }, Arc::new(Bomb), fake.loader());
+    let service = Service::start(Limits { queue: 8, running: 1, ..Limits::default() }, Arc::new(Bomb), fake.loader());
     let catalogue = service.wait_ready().await.unwrap();
     control.steps.close();
     let tickets = service.submit(Draft { images: Some(2), ..draft(1, 5) }.check(&catalogue).unwrap()).unwrap();
     control.steps.wait_blocked();
     let unread = service.submit(draft(9, 5).check(&catalogue).unwrap()).unwrap();
     control.steps.open();
-    for ticket in tickets.into_iter().chain(unread) {
+    for ticket in tickets {
         assert_eq!(kind(ticket.finished().await), FailureKind::Panicked);
+    }
+    for ticket in unread {
+        assert_eq!(kind(ticket.finished().await), FailureKind::Device, "it was on its way there");
     }
     service.drain(std::time::Duration::ZERO).await;
     assert_eq!(service.load().queued + service.load().running, 0);

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use ldm_core::{Catalogue, Draft, Ending, Event, Progress, Request, Task};
+use ldm_core::{Catalogue, Draft, Ending, Event, Progress, Request, Task, Tenant, Terms};
 use ldm_engine::fake::{FakeControl, FakeExecutor, FakeOptions};
-use ldm_engine::{Limits, Monitor, Service, Stage, Ticket};
+use ldm_engine::{Batch, Incident, Limits, Load, Monitor, Service, Stage, Ticket};
 use tokio::sync::watch;
 
 /// A monitor that remembers.
@@ -16,22 +16,34 @@ pub(crate) struct Tally {
     ended: Mutex<BTreeMap<&'static str, usize>>,
     stages: Mutex<Vec<&'static str>>,
     batches: Mutex<Vec<(usize, u32)>>,
+    worked: Mutex<BTreeMap<String, std::time::Duration>>,
+    wasted: Mutex<u32>,
+    incidents: Mutex<Vec<String>>,
 }
 
 impl Monitor for Tally {
-    fn accepted(&self, _: &Request) {
+    fn accepted(&self, _: &Request, _: &Terms) {
         *self.accepted.lock().unwrap() += 1;
     }
-    fn load(&self, queued: usize, running: usize) {
-        self.load.send_replace((queued, running));
+    fn load(&self, load: &Load) {
+        self.load.send_replace((load.queued, load.running));
     }
-    fn batch(&self, jobs: usize, rows: u32) {
-        self.batches.lock().unwrap().push((jobs, rows));
+    fn batch(&self, batch: Batch<'_>) {
+        self.batches.lock().unwrap().push((batch.jobs, batch.rows));
+    }
+    fn worked(&self, tenant: &Tenant, took: std::time::Duration) {
+        *self.worked.lock().unwrap().entry(tenant.name().to_owned()).or_default() += took;
+    }
+    fn wasted(&self, steps: u32) {
+        *self.wasted.lock().unwrap() += steps;
+    }
+    fn incident(&self, incident: Incident<'_>) {
+        self.incidents.lock().unwrap().push(format!("{incident:?}"));
     }
     fn stage(&self, stage: Stage, _: std::time::Duration) {
         self.stages.lock().unwrap().push(stage.name());
     }
-    fn ended(&self, _: &Request, ending: &Ending) {
+    fn ended(&self, _: &Request, _: &Terms, ending: &Ending) {
         *self.ended.lock().unwrap().entry(ending.reason()).or_default() += 1;
     }
 }
@@ -49,6 +61,16 @@ impl Tally {
     pub(crate) fn batches(&self) -> Vec<(usize, u32)> {
         self.batches.lock().unwrap().clone()
     }
+    pub(crate) fn wasted(&self) -> u32 {
+        *self.wasted.lock().unwrap()
+    }
+    pub(crate) fn incidents(&self) -> Vec<String> {
+        self.incidents.lock().unwrap().clone()
+    }
+    /// Device time by tenant.
+    pub(crate) fn worked(&self) -> BTreeMap<String, std::time::Duration> {
+        self.worked.lock().unwrap().clone()
+    }
     /// Waits until that many wait and run.
     pub(crate) async fn load_is(&self, queued: usize, running: usize) {
         self.load.subscribe().wait_for(|load| *load == (queued, running)).await.unwrap();
@@ -64,7 +86,7 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn new(queue: usize, running: usize) -> Self {
-        Self::with(Limits { queue, running }, FakeOptions::default()).await
+        Self::with(Limits { queue, running, ..Limits::default() }, FakeOptions::default()).await
     }
 
     pub(crate) async fn with(limits: Limits, options: FakeOptions) -> Self {

@@ -8,12 +8,9 @@ use ldm_formats::Dtype;
 use ldm_formats::header::{self, Header, HeaderError};
 use tch::{Kind, Tensor};
 
+use super::finite;
 use super::mapped_file::MappedFile;
 use crate::config::read_json;
-
-/// Numbers of a sample, and the most of a tensor that is read in full when a file is checked.
-const SAMPLE: usize = 256;
-const READ_IN_FULL: usize = 1 << 15;
 
 /// A checkpoint that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -250,7 +247,7 @@ impl Checkpoint {
     /// The first tensor that is seen to hold NaN or infinity. Small tensors are read in full, of large ones a few hundred numbers:
     /// milliseconds, whatever the file's size.
     pub fn damaged(&self) -> Option<&str> {
-        self.entries.iter().find(|(_, entry)| entry.is_damaged()).map(|(name, _)| name.as_str())
+        self.entries.iter().find(|(_, entry)| finite::is_damaged(entry.bytes(), entry.kind)).map(|(name, _)| name.as_str())
     }
 
     /// The tensor, on the CPU in the dtype of the file, pointing into the map if it is as stored.
@@ -272,37 +269,13 @@ impl Checkpoint {
 }
 
 impl Entry {
+    /// Numbers as stored.
+    fn bytes(&self) -> &[u8] {
+        self.file.bytes(self.offset, self.count() as usize * self.kind.elt_size_in_bytes())
+    }
+
     fn stored(&self) -> Tensor {
         self.file.tensor(self.offset, &self.shape, self.kind)
-    }
-
-    /// Whether a float holds NaN or infinity where it is looked at: everywhere in a small tensor, in a sample of its first, middle
-    /// and last numbers in a large one.
-    fn is_damaged(&self) -> bool {
-        let size = self.kind.elt_size_in_bytes();
-        let count = self.count() as usize;
-        let broken =
-            |first: usize, count: usize| not_finite(self.file.bytes(self.offset + first * size, count * size), self.kind);
-        if count <= READ_IN_FULL {
-            return broken(0, count);
-        }
-        [0, (count - SAMPLE) / 2, count - SAMPLE].into_iter().any(|first| broken(first, SAMPLE))
-    }
-}
-
-/// Whether one of the numbers has an exponent of ones alone: NaN or infinity (IEEE 754, section 3.4).
-fn not_finite(bytes: &[u8], kind: Kind) -> bool {
-    let halves = |mask: u16| bytes.as_chunks().0.iter().any(|&two| u16::from_le_bytes(two) & mask == mask);
-    let any = |mask: u64, size: usize| {
-        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte));
-        bytes.chunks_exact(size).any(|bytes| number(bytes) & mask == mask)
-    };
-    match kind {
-        Kind::Half => halves(0x7c00),
-        Kind::BFloat16 => halves(0x7f80),
-        Kind::Float => any(0x7f80_0000, 4),
-        Kind::Double => any(0x7ff0_0000_0000_0000, 8),
-        _ => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where parameters come from: mapped safetensors for serving, fresh variables for training, shapes alone for counting.
 
 mod checkpoint;
+mod finite;
 mod mapped_file;
 mod variables;
 

@@ -38,7 +38,7 @@ impl Conditioner for Bert {
         Ok([self.tokenizer.length() as u32, self.model.config().d_model as u32])
     }
 
-    fn prompt_tokens(&self) -> usize {
-        self.tokenizer.length() - 2
+    fn forget(&mut self) {
+        self.cache.clear();
     }
 }

@@ -39,10 +39,8 @@ pub(crate) trait Conditioner {
     /// Tokens and their width, for requests that are to be run together.
     fn shape(&self, request: &Request, guided: bool) -> Result<[u32; 2], Failure>;
 
-    /// Tokens of a prompt that are read at once.
-    fn prompt_tokens(&self) -> usize {
-        0
-    }
+    /// Lets go of what is kept for the next request.
+    fn forget(&mut self) {}
 }
 
 fn wrong_task(request: &Request) -> Failure {

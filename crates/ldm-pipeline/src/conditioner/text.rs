@@ -116,8 +116,8 @@ impl Conditioner for Text {
         Ok([(chunks * self.encoder.tokenizer.length()) as u32, width as u32])
     }
 
-    fn prompt_tokens(&self) -> usize {
-        self.encoder.tokenizer.length() - 2
+    fn forget(&mut self) {
+        self.cache.clear();
     }
 }
 

@@ -81,7 +81,7 @@ impl Conditioner for TextPair {
         Ok([(chunks * self.second.tokenizer.length()) as u32, width as u32])
     }
 
-    fn prompt_tokens(&self) -> usize {
-        self.second.tokenizer.length() - 2
+    fn forget(&mut self) {
+        self.cache.clear();
     }
 }

@@ -4,17 +4,20 @@ pub(crate) mod directory;
 pub(crate) mod original;
 mod stages;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use ldm_nn::{FirstStageConfig, Layout};
+use ldm_nn::{FirstStage, FirstStageConfig, Layout};
 use serde::de::DeserializeOwned;
 
 use crate::blueprint::{Blueprint, Builder, ConcatPlan, Depth, Part, Site};
 use crate::catalogue::describe;
 use crate::loras;
 use crate::options::{LoadOptions, ModelSource};
+use crate::sketch::Sketch;
 use crate::system::System;
+use crate::{digest, footprint};
 
 /// A model that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -126,10 +129,40 @@ pub(crate) fn read_stage(model: &Path, config: Option<&Path>) -> Result<Part<Fir
     if model.is_file() { original::read_stage(original::Original::new(model), config) } else { directory::read_stage(model) }
 }
 
-/// Loads the model.
-pub(crate) fn load(source: &ModelSource, options: &LoadOptions) -> Result<System, ModelError> {
+/// A model as its files' headers describe it.
+pub(crate) struct Described {
+    /// The catalogue's entry.
+    pub(crate) about: ldm_core::Model,
+    pub(crate) sketch: Sketch,
+    /// Bytes that it takes when it is loaded, about.
+    pub(crate) bytes: u64,
+}
+
+/// Reads what a source holds without reading its weights.
+pub(crate) fn described(source: &ModelSource, options: &LoadOptions) -> Result<(Blueprint, Described), ModelError> {
     let blueprint = read(source).map_err(|mut errors| errors.swap_remove(0))?;
     let about = describe(source, &blueprint, options)?;
+    let sketch = Sketch::of(&blueprint);
+    let parameters = footprint::parameters(&blueprint);
+    let about = ldm_core::Model {
+        parameters,
+        prompt_tokens: sketch.prompt_tokens,
+        weights: digest::of(source)?,
+        mode: options.mode,
+        ..about
+    };
+    let bytes = footprint::bytes(&blueprint, options);
+    Ok((blueprint, Described { about, sketch, bytes }))
+}
+
+/// Builds the model; `name` is that of its weights.
+pub(crate) fn build(
+    source: &ModelSource,
+    options: &LoadOptions,
+    blueprint: Blueprint,
+    described: &Described,
+    name: String,
+) -> Result<System, ModelError> {
     blueprint.survey()?;
     let site = Site {
         depth: Depth::Build,
@@ -140,18 +173,29 @@ pub(crate) fn load(source: &ModelSource, options: &LoadOptions) -> Result<System
     let (loras, merged) = loras::read(source, &blueprint, options.dtype.kind(), options.device.tch())?;
     let loras = Rc::new(loras);
     let mut builder = Builder::new(site).adapted(&loras, merged);
-    let Blueprint { unet, stage, preview, conditioner, concat, scheduler, tile, .. } = blueprint;
-    let embeds_guidance = unet.config.guidance.is_some();
-    let conditioner = builder.conditioner(conditioner, options.cache, &source.embeddings)?;
+    let Blueprint { unet, stage, preview, conditioner, concat, tile, .. } = blueprint;
+    let conditioner = RefCell::new(builder.conditioner(conditioner, options.cache, &source.embeddings)?);
     let concat = builder.concat(concat);
     let unet = builder.unet(unet);
     let stage = builder.stage(stage);
     let preview = preview.map(|preview| builder.preview(preview));
     let parameters = builder.finish()?;
-    let prompt_tokens = conditioner.prompt_tokens() as u32;
-    let about = ldm_core::Model { parameters, prompt_tokens, loras: loras.names(), ..about };
-    let scheduler = scheduler.config;
-    Ok(System { about, stage, preview, scheduler, unet, conditioner, concat, embeds_guidance, tile, loras })
+    let about = ldm_core::Model { parameters, loras: loras.names(), ..described.about.clone() };
+    let (source, sketch, exact) = (source.clone(), described.sketch.clone(), RefCell::default());
+    Ok(System { about, source, name, sketch, stage, exact, preview, unet, conditioner, concat, tile, loras })
+}
+
+/// The first stage of a model in float32, if its files still hold the weights of that digest.
+pub(crate) fn exact_stage(source: &ModelSource, weights: &str, device: tch::Device) -> Result<FirstStage, ModelError> {
+    if digest::of(source)? != weights {
+        return Err(ModelError::Mismatch("the model's files are others by now".into()));
+    }
+    let blueprint = read(source).map_err(|mut errors| errors.swap_remove(0))?;
+    let mut builder =
+        Builder::new(Site { depth: Depth::Build, kind: Some(tch::Kind::Float), device, layout: Layout::ChannelsLast });
+    let stage = builder.stage(blueprint.stage);
+    builder.finish()?;
+    Ok(stage)
 }
 
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ModelError> {

@@ -23,16 +23,21 @@ use crate::system::Concat;
 
 /// The sampler's plan for a request.
 pub(crate) fn plan(config: &SchedulerConfig, request: &Request) -> Result<Plan, Failure> {
-    let unsupported = |message: String| Failure::new(FailureKind::Unsupported, message);
-    let resolved = ldm_sampler::resolve(&request.sampler)
-        .ok_or_else(|| unsupported(format!("`sampler` {:?} is not in the registry", request.sampler)))?;
-    let schedule = SigmaSchedule::parse(&request.schedule)
-        .ok_or_else(|| unsupported(format!("`schedule` {:?} is not in the registry", request.schedule)))?;
     // A strength of 1 in inpainting is no img2img: nothing of the picture is left under the mask.
     let strength = match &request.work {
         Work::Inpaint(work) if work.strength == 1. => None,
         work => work.strength(),
     };
+    plan_of(config, request, strength)
+}
+
+/// The plan that runs that share of the schedule.
+pub(crate) fn plan_of(config: &SchedulerConfig, request: &Request, strength: Option<f64>) -> Result<Plan, Failure> {
+    let unsupported = |message: String| Failure::new(FailureKind::Unsupported, message);
+    let resolved = ldm_sampler::resolve(&request.sampler)
+        .ok_or_else(|| unsupported(format!("`sampler` {:?} is not in the registry", request.sampler)))?;
+    let schedule = SigmaSchedule::parse(&request.schedule)
+        .ok_or_else(|| unsupported(format!("`schedule` {:?} is not in the registry", request.schedule)))?;
     let sampler = resolved.entry.sampler;
     let tuning = &request.tuning;
     let spec = PlanSpec {

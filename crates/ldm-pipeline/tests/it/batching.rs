@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use ldm_core::{Draft, Raster, Request, Task};
 use ldm_engine::Executor;
-use ldm_pipeline::{DeviceExecutor, LoadOptions};
+use ldm_pipeline::DeviceExecutor;
 
-use crate::rig::{Finished, decode, device, directory, draft, evaluate, load, options, request, same, solo};
+use crate::rig::{Finished, decode, device, draft, evaluate, request, same, solo};
 
 /// Runs jobs together, each joining after that many calls; they leave as they finish.
 pub(crate) fn together(device: &mut DeviceExecutor, jobs: &[(usize, Arc<Request>)]) -> Vec<Finished> {
@@ -16,7 +16,7 @@ pub(crate) fn together(device: &mut DeviceExecutor, jobs: &[(usize, Arc<Request>
     while finished.iter().any(Option::is_none) {
         for (i, (from, request)) in jobs.iter().enumerate() {
             if *from == call {
-                running.push((i, device.prepare(request).expect("it is prepared")));
+                running.push((i, device.prepare(request).expect("it is prepared").run));
             }
         }
         call += 1;
@@ -90,8 +90,8 @@ fn a_job_that_is_dropped_leaves_the_others_alone() {
     let mut device = device();
     let jobs = strangers(&device);
     let alone = solo(&mut device, &jobs[0]);
-    let mut kept = device.prepare(&jobs[0]).expect("it is prepared");
-    let mut dropped = device.prepare(&jobs[2]).expect("it is prepared");
+    let mut kept = device.prepare(&jobs[0]).expect("it is prepared").run;
+    let mut dropped = device.prepare(&jobs[2]).expect("it is prepared").run;
     evaluate(&mut device, &mut [&mut dropped, &mut kept]);
     evaluate(&mut device, &mut [&mut dropped, &mut kept]);
     drop(dropped);
@@ -104,7 +104,7 @@ fn a_probe_between_calls_changes_nothing() {
     let mut device = device();
     let jobs = strangers(&device);
     let alone = solo(&mut device, &jobs[1]);
-    let mut run = device.prepare(&jobs[1]).expect("it is prepared");
+    let mut run = device.prepare(&jobs[1]).expect("it is prepared").run;
     loop {
         device.probe().expect("the device computes");
         if evaluate(&mut device, &mut [&mut run])[0] {
@@ -116,11 +116,13 @@ fn a_probe_between_calls_changes_nothing() {
 
 #[test]
 fn the_price_says_who_can_share_a_call() {
-    let device = load(&directory().join("tiny-sd"), &LoadOptions { row_cap: 6, ..options() }).expect("it loads");
+    let device = device();
     let price = |draft: Draft| device.price(&request(&device, draft)).expect("a price");
     let prices: Vec<_> = strangers(&device).iter().map(|job| device.price(job).expect("a price")).collect();
-    assert!(prices.iter().all(|price| price.key == prices[0].key && price.row_cap == 6));
+    assert!(prices.iter().all(|price| price.key == prices[0].key));
     assert_eq!(prices.iter().map(|price| price.rows).collect::<Vec<_>>(), [2, 1, 2, 2]);
+    // Heun evaluates twice but at the last step; strength 0.5 of 10 steps is 5.
+    assert_eq!(prices.iter().map(|price| price.evaluations).collect::<Vec<_>>(), [6, 9, 7, 5]);
     assert_eq!(prices[0].key.latent, [4, 16, 16]);
     assert_eq!(prices[0].key.cross, [77, 32]);
     let wide = price(Draft { width: Some(96), ..draft("") });
@@ -136,13 +138,13 @@ fn advances_count_steps_not_calls() {
     let mut device = device();
     for (sampler, steps, calls) in [("ddim", 4, 4), ("heun", 4, 7), ("plms", 4, 5)] {
         let draft = Draft { sampler: Some(sampler.into()), steps: Some(steps), ..draft("") };
-        let mut run = device.prepare(&request(&device, draft)).expect("it is prepared");
+        let mut run = device.prepare(&request(&device, draft)).expect("it is prepared").run;
         let mut seen = Vec::new();
         loop {
             let advance = device.evaluate(&mut [&mut run]).remove(0).expect("it advances");
             assert_eq!(advance.steps, steps as u32);
             seen.push(advance.step);
-            if advance.finished {
+            if advance.left == 0 {
                 break;
             }
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ldm_core::{Draft, FailureKind, Task};
-use ldm_engine::Executor;
+use ldm_engine::{Decoding, Executor};
 use ldm_nn::Checkpoint;
 use ldm_nn::weights::save;
 use ldm_pipeline::{Device, DeviceExecutor, Dtype, LoadOptions, ModelSource, inspect};
@@ -19,11 +19,13 @@ fn edit(path: &Path, change: impl Fn(&mut Value)) {
 }
 
 /// Rewrites the tensors of a part.
-fn edit_weights(path: &Path, change: impl Fn(&str, Tensor) -> Option<Tensor>) {
+pub(crate) fn edit_weights(path: &Path, change: impl Fn(&str, Tensor) -> Option<Tensor>) {
     let file = Checkpoint::open_files([path.to_owned()]).expect("the file");
     let tensors: Vec<_> =
         file.names().filter_map(|name| Some((name.to_owned(), change(name, file.tensor(name).copy())?))).collect();
-    save(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), Kind::Half, path).expect("saved");
+    // A file that is mapped must not be written to: the new one takes its place.
+    std::fs::remove_file(path).expect("it goes");
+    save(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), Kind::Float, path).expect("saved");
 }
 
 #[test]
@@ -60,7 +62,7 @@ fn a_card_overrides_the_files() {
 #[test]
 fn models_that_do_not_fit_are_refused_by_name() {
     type Damage = fn(&Path);
-    let damages: [(&str, &[&str], Damage); 13] = [
+    let damages: [(&str, &[&str], Damage); 14] = [
         ("class", &["FluxPipeline", "StableDiffusionPipeline"], |dir| {
             edit(&dir.join("model_index.json"), |index| index["_class_name"] = json!("FluxPipeline"));
         }),
@@ -96,6 +98,11 @@ fn models_that_do_not_fit_are_refused_by_name() {
         ("nan", &["unet", "conv_norm_out.bias", "NaN"], |dir| {
             edit_weights(&dir.join("unet/diffusion_pytorch_model.safetensors"), |name, tensor| {
                 Some(if name == "conv_norm_out.bias" { tensor * f64::NAN } else { tensor })
+            });
+        }),
+        ("nan-matrix", &["vae", "decoder.conv_out.weight", "NaN"], |dir| {
+            edit_weights(&dir.join("vae/diffusion_pytorch_model.safetensors"), |name, tensor| {
+                Some(if name == "decoder.conv_out.weight" { tensor * f64::NAN } else { tensor })
             });
         }),
         ("pickle", &["text_encoder", "pickle"], |dir| {
@@ -174,14 +181,22 @@ fn several_models_serve_side_by_side() {
 #[test]
 fn pictures_that_are_not_finite_are_failures() {
     for (part, name) in [("unet", "conv_out.weight"), ("vae", "decoder.conv_out.weight")] {
-        let dir = copy_of_the_model(&format!("nan-{part}"));
+        let dir = copy_of_the_model(&format!("overflow-{part}"));
+        // Finite numbers, whose sums are not.
         edit_weights(&dir.join(part).join("diffusion_pytorch_model.safetensors"), |found, tensor| {
-            Some(if found == name { tensor * f64::NAN } else { tensor })
+            Some(if found == name { tensor.to_kind(Kind::Float).sign() * 3e38 } else { tensor })
         });
         let mut device = load(&dir, &options()).expect("it loads");
-        let mut run = device.prepare(&request(&device, draft(""))).expect("it is prepared");
-        while !crate::rig::evaluate(&mut device, &mut [&mut run])[0] {}
-        assert_eq!(device.decode(run).expect_err("not finite").kind, FailureKind::NotFinite, "{part}");
+        let mut run = device.prepare(&request(&device, draft(""))).expect("it is prepared").run;
+        let failure = loop {
+            match device.evaluate(&mut [&mut run]).remove(0) {
+                Ok(advance) if advance.left == 0 => break device.decode(&mut run, Decoding::Usual).expect_err("not finite"),
+                Ok(_) => {}
+                Err(failure) => break failure,
+            }
+        };
+        assert_eq!(failure.kind, FailureKind::NotFinite, "{part}");
+        assert_eq!(failure.message.contains("step 1 of 5"), part == "unet", "{}", failure.message);
         device.probe().expect("the device is fine");
     }
 }

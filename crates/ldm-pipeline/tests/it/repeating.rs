@@ -1,7 +1,7 @@
 //! The same request gives the same picture, today and after others; other requests give others.
 
 use ldm_core::{Draft, FailureKind, Prompting, Raster, Task};
-use ldm_engine::Executor;
+use ldm_engine::{Decoding, Executor};
 use ldm_pipeline::{Dtype, LoadOptions};
 
 use crate::rig::{device, directory, draft, draw, error, evaluate, levels, load, options, request, solo};
@@ -125,16 +125,16 @@ fn previews_are_small_and_only_on_request() {
         ..draft("")
     };
     for (side, preview) in [(64, 64), (128, 64)] {
-        let mut run = device.prepare(&request(&device, with(side, Some(1)))).expect("it is prepared");
+        let mut run = device.prepare(&request(&device, with(side, Some(1)))).expect("it is prepared").run;
         while !evaluate(&mut device, &mut [&mut run])[0] {
             let picture = device.preview(&run).expect("a preview");
             assert_eq!((picture.width(), picture.height()), (preview, preview));
         }
         let picture = device.preview(&run).expect("a preview");
-        let finished = device.decode(run).expect("a picture");
+        let finished = device.decode(&mut run, Decoding::Usual).expect("a picture");
         assert!(side != 64 || levels(&picture, &finished) <= 1);
     }
-    let mut run = device.prepare(&request(&device, with(64, None))).expect("it is prepared");
+    let mut run = device.prepare(&request(&device, with(64, None))).expect("it is prepared").run;
     evaluate(&mut device, &mut [&mut run]);
     assert_eq!(device.preview(&run).expect_err("none was asked for").kind, FailureKind::Unsupported);
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ldm_core::{Draft, Raster, Request, Task};
-use ldm_engine::Executor;
+use ldm_engine::{Decoding, Executor};
 use ldm_pipeline::{DeviceExecutor, LoadOptions, ModelError, ModelSource, Run};
 
 /// Largest difference of latents that two orders of summation may make, relative to the largest latent; seen: 6e-6.
@@ -74,17 +74,17 @@ pub(crate) struct Finished {
 
 /// Evaluates `runs` together once; panics unless all advance. Returns which are finished.
 pub(crate) fn evaluate(device: &mut DeviceExecutor, runs: &mut [&mut Run]) -> Vec<bool> {
-    device.evaluate(runs).into_iter().map(|answer| answer.expect("it advances").finished).collect()
+    device.evaluate(runs).into_iter().map(|answer| answer.expect("it advances").left == 0).collect()
 }
 
-pub(crate) fn decode(device: &mut DeviceExecutor, run: Run) -> Finished {
+pub(crate) fn decode(device: &mut DeviceExecutor, mut run: Run) -> Finished {
     let latent = device.latent(&run);
-    Finished { latent, picture: device.decode(run).expect("a picture") }
+    Finished { latent, picture: device.decode(&mut run, Decoding::Usual).expect("a picture") }
 }
 
 /// Runs a job alone.
 pub(crate) fn solo(device: &mut DeviceExecutor, request: &Arc<Request>) -> Finished {
-    let mut run = device.prepare(request).expect("it is prepared");
+    let mut run = device.prepare(request).expect("it is prepared").run;
     while !evaluate(device, &mut [&mut run])[0] {}
     decode(device, run)
 }
@@ -114,4 +114,15 @@ pub(crate) fn same(what: &str, found: &Finished, reference: &Finished) {
     let error = error(&found.latent, &reference.latent);
     let levels = levels(&found.picture, &reference.picture);
     assert!(error <= TOLERANCE && levels <= 1, "{what}: latents differ by {error:.1e}, pixels by {levels}");
+}
+
+/// Evaluates a run until so many calls are left.
+pub(crate) fn until(device: &mut DeviceExecutor, run: &mut Run, left: u32) {
+    while device.evaluate(&mut [run]).remove(0).expect("it advances").left > left {}
+}
+
+/// Evaluates a run to its end, and decodes it.
+pub(crate) fn finish(device: &mut DeviceExecutor, mut run: Run) -> Finished {
+    until(device, &mut run, 0);
+    decode(device, run)
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ldm_core::{Draft, Raster};
-use ldm_engine::Executor;
+use ldm_engine::{Decoding, Executor};
 use ldm_formats::card::FirstStage as CardStage;
 use ldm_nn::formats::first_stage::canonical_tiny;
 use ldm_nn::{AutoencoderTiny, AutoencoderTinyConfig, Checkpoint, FirstStage, FirstStageConfig, Layout, Weights};
@@ -83,7 +83,7 @@ fn raster(picture: &Tensor) -> Raster {
 fn last_preview(device: &mut DeviceExecutor, draft: Draft) -> (Raster, Tensor, Finished) {
     let euler = Draft { sampler: Some("euler".into()), schedule: Some("default".into()), preview_every: Some(1), ..draft };
     let job = request(device, euler);
-    let mut run = device.prepare(&job).expect("it is prepared");
+    let mut run = device.prepare(&job).expect("it is prepared").run;
     while !evaluate(device, &mut [&mut run])[0] {}
     let preview = device.preview(&run).expect("a preview");
     let latent = device.latent(&run);
@@ -92,7 +92,7 @@ fn last_preview(device: &mut DeviceExecutor, draft: Draft) -> (Raster, Tensor, F
     let area = latent.len() as i64 / channels;
     let rows = (area as f64 * height as f64 / width as f64).sqrt().round() as i64;
     let latent_tensor = Tensor::from_slice(&latent).view([1, channels, rows, area / rows]);
-    (preview, latent_tensor, Finished { latent, picture: device.decode(run).expect("a picture") })
+    (preview, latent_tensor, Finished { latent, picture: device.decode(&mut run, Decoding::Usual).expect("a picture") })
 }
 
 #[test]

@@ -246,7 +246,7 @@ pub(crate) fn request(device: &DeviceExecutor, draft: Draft) -> Arc<Request> {
 
 /// The two through the same calls; they take as many steps.
 fn together(device: &mut DeviceExecutor, requests: [&Arc<Request>; 2]) -> [Finished; 2] {
-    let [mut a, mut b] = requests.map(|request| device.prepare(request).expect("it is prepared"));
+    let [mut a, mut b] = requests.map(|request| device.prepare(request).expect("it is prepared").run);
     while !evaluate(device, &mut [&mut a, &mut b])[0] {}
     [decode(device, a), decode(device, b)]
 }
@@ -269,7 +269,7 @@ fn a_large_super_resolution_is_that_of_compvis() {
         ..Draft::new(Task::SuperResolution)
     };
     let job = request(&device, draft);
-    let mut run = device.prepare(&job).expect("it is prepared");
+    let mut run = device.prepare(&job).expect("it is prepared").run;
     while !evaluate(&mut device, &mut [&mut run])[0] {}
     let latent = Tensor::from_slice(&device.latent(&run)).view([1, 3, 192, 256]);
     let every = latent.slice(2, None, None, 4).slice(3, None, None, 4).contiguous();

@@ -1,33 +1,38 @@
 //! From an order to its answer: JSON, the picture itself, or a stream of events.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Json;
-use axum::http::{HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::future;
-use ldm_core::{Catalogue, Ending, Output, Request};
+use ldm_core::{Catalogue, Ending, JobId, Output, Request, Timings};
 use ldm_engine::Ticket;
 
 use super::order::Order;
 use super::{events, wire};
 use crate::App;
 use crate::access::Access;
-use crate::codec::{Encoding, base64};
+use crate::codec::{self, Encoding, base64};
 use crate::error::{self, ApiError};
 use crate::metadata::Notes;
 use crate::negotiate::Form;
+use crate::provenance::Provenance;
+use crate::trace::Told;
 
 /// Submits the order and answers in that form. Dropping the future, as axum does when the client goes, drops the tickets.
 pub(super) async fn answer(app: App, access: Access, form: Form, order: Order) -> Result<Response, ApiError> {
-    let Order { requests, encoding, catalogue } = order;
+    let Order { requests, terms, encoding, catalogue } = order;
     let Some(first) = requests.first() else { return Err(ApiError::internal()) };
     let parameters = wire::Parameters::of(first, requests.len(), encoding);
-    let tickets = app.service.submit(requests).map_err(ApiError::from).inspect_err(|error| app.metrics.rejected(error.code))?;
+    let made = Provenance::of(&catalogue, &first.model);
+    let submitted = SystemTime::now();
+    let accepted = app.service.submit_under(requests, &terms).map_err(ApiError::from);
+    let tickets = accepted.inspect_err(|error| app.metrics.rejected(error.code))?;
     access.jobs(tickets.iter().map(Ticket::id));
-    let ids = tickets.iter().map(|ticket| ticket.id().to_string()).collect();
-    let press = Press { app, access, encoding, catalogue, ids, parameters };
+    let jobs = tickets.iter().map(|ticket| (ticket.id(), Arc::clone(ticket.request()))).collect();
+    let press = Press { app, access, encoding, catalogue, made: Arc::new(made), submitted, jobs, parameters };
     match form {
         Form::Json => json(press, tickets).await,
         Form::Picture(_) => raw(press, tickets).await,
@@ -49,11 +54,20 @@ async fn json(press: Press, tickets: Vec<Ticket>) -> Result<Response, ApiError> 
 /// The picture itself; an order for several has been refused.
 async fn raw(press: Press, mut tickets: Vec<Ticket>) -> Result<Response, ApiError> {
     let ticket = tickets.pop().ok_or_else(ApiError::internal)?;
-    let output = error::finished(ticket.finished().await)?;
-    let (file, _) = press.written(&output, |file| file).await?;
-    let kind = press.encoding.format.mime().to_owned();
-    let headers = [(header::CONTENT_TYPE, kind), (HeaderName::from_static("x-seed"), output.request.seed.to_string())];
-    Ok((headers, file).into_response())
+    let ending = ticket.finished().await;
+    let Written { output, body, sha256, .. } = press.written(0, ending, |file| file).await?;
+    let kind = HeaderValue::from_static(press.encoding.format.mime());
+    let own = [(header::CONTENT_TYPE, kind), (HeaderName::from_static("x-seed"), HeaderValue::from(output.request.seed))];
+    let headers: HeaderMap = own.into_iter().chain(press.made.headers(&sha256)).collect();
+    Ok((headers, body).into_response())
+}
+
+/// A finished picture, written.
+struct Written<T> {
+    output: Output,
+    body: T,
+    sha256: String,
+    image: Duration,
 }
 
 /// What turns an order's endings into its answer.
@@ -62,46 +76,68 @@ pub(super) struct Press {
     pub(super) access: Access,
     encoding: Encoding,
     catalogue: Arc<Catalogue>,
-    ids: Vec<String>,
+    made: Arc<Provenance>,
+    submitted: SystemTime,
+    jobs: Vec<(JobId, Arc<Request>)>,
     parameters: wire::Parameters,
 }
 
 impl Press {
     /// The picture of the job with that index, on the wire.
     pub(super) async fn picture(&self, index: usize, ending: Ending) -> Result<wire::Picture, ApiError> {
-        let output = error::finished(ending)?;
-        let (b64, encode) = self.written(&output, base64).await?;
+        let Written { output, body, sha256, image } = self.written(index, ending, base64).await?;
         Ok(wire::Picture {
-            id: self.ids.get(index).cloned().unwrap_or_default(),
-            b64,
+            id: self.jobs.get(index).map(|(id, _)| id.to_string()).unwrap_or_default(),
+            b64: body,
             mime: self.encoding.format.mime(),
             seed: output.request.seed,
             width: output.image.width(),
             height: output.image.height(),
-            timings: wire::PictureTimings::of(output.timings, encode),
+            sha256,
+            timings: wire::PictureTimings::of(output.timings, image),
         })
     }
 
     /// All pictures, in one answer.
     pub(super) fn bound(self, images: Vec<wire::Picture>) -> wire::Answer {
         let total_ms = wire::ms(self.access.started().elapsed());
-        wire::Answer { ids: self.ids, model: self.parameters.model.clone(), images, parameters: self.parameters, total_ms }
+        let ids = self.jobs.iter().map(|(id, _)| id.to_string()).collect();
+        let engine = Arc::unwrap_or_clone(self.made);
+        let (model, parameters) = (self.parameters.model.clone(), self.parameters);
+        wire::Answer { ids, model, engine, images, parameters, total_ms, server_timing: None }
     }
 
-    async fn written<T, F>(&self, output: &Output, shape: F) -> Result<(T, Duration), ApiError>
+    /// The picture's file as `shape` has it; on the way the job is told to the trace, and its times to the record.
+    async fn written<T, F>(&self, index: usize, ending: Ending, shape: F) -> Result<Written<T>, ApiError>
     where
         T: Send + 'static,
         F: FnOnce(Vec<u8>) -> T + Send + 'static,
     {
-        let notes = notes(&output.request, &self.catalogue, self.encoding);
-        self.app.codec.encode(output.image.clone(), self.encoding, Some(notes), shape).await
+        let reason = ending.reason();
+        let output = error::finished(ending).inspect_err(|_| self.told(index, reason, None))?;
+        let (picture, catalogue, made) = (output.clone(), Arc::clone(&self.catalogue), Arc::clone(&self.made));
+        let (encoding, pixels) = (self.encoding, u64::from(output.image.width()) * u64::from(output.image.height()));
+        let write = move || codec::signed(&picture, &catalogue, &made, encoding).map(|(file, sha256)| (shape(file), sha256));
+        let ((body, sha256), image) = self.app.codec.write(pixels, write).await?;
+        self.access.picture(output.timings, image);
+        self.told(index, reason, Some((output.timings, image)));
+        Ok(Written { output, body, sha256, image })
+    }
+
+    fn told(&self, index: usize, reason: &'static str, stages: Option<(Timings, Duration)>) {
+        let Some((id, request)) = self.jobs.get(index) else { return };
+        self.app.spans.job(self.access.span(), &Told { id: *id, request, submitted: self.submitted, stages, reason });
     }
 }
 
 /// What a picture's file says of how it was made.
 pub(crate) fn notes(request: &Request, catalogue: &Catalogue, encoding: Encoding) -> Notes {
     let label = catalogue.sampler(&request.sampler).map_or(request.sampler.as_str(), |(sampler, _)| &sampler.label);
+    Notes::new(request, label, parameters(request, encoding))
+}
+
+/// The parameters of one picture, as JSON.
+pub(crate) fn parameters(request: &Request, encoding: Encoding) -> String {
     // A struct of strings and numbers always becomes JSON.
-    let parameters = serde_json::to_string(&wire::Parameters::of(request, 1, encoding)).unwrap_or_default();
-    Notes::new(request, label, parameters)
+    serde_json::to_string(&wire::Parameters::of(request, 1, encoding)).unwrap_or_default()
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::answer::Press;
 use super::wire;
-use crate::codec::{Encoding, Format, base64};
+use crate::codec::{self, Encoding, Format, base64};
 use crate::error::ApiError;
 use crate::sse::{self, Events};
 
@@ -48,9 +48,13 @@ impl Watch {
                 Ok(()) if self.pictures.iter().any(Option::is_none) => self.jobs = Some((events, press)),
                 Ok(()) => {
                     let pictures = self.pictures.drain(..).flatten().collect();
-                    self.ready.push_back(event("result", &press.bound(pictures)));
+                    let server_timing = Some(press.access.timing());
+                    self.ready.push_back(event("result", &wire::Answer { server_timing, ..press.bound(pictures) }));
                 }
-                Err(error) => self.ready.push_back(event("error", &error.body(press.access.request_id()))),
+                Err(error) => {
+                    let error = error.body(press.access.request_id());
+                    self.ready.push_back(event("error", &wire::LastError { error, server_timing: press.access.timing() }));
+                }
             }
         }
         self.ready.pop_front()
@@ -78,9 +82,12 @@ impl Watch {
                 // The newest preview comes along with every later step.
                 if let Some(preview) = preview.filter(|preview| preview.step > self.previewed[image]) {
                     self.previewed[image] = preview.step;
+                    let step = preview.step;
                     let (width, height) = (preview.image.width(), preview.image.height());
-                    let (b64, _) = press.app.codec.encode(preview.image, PREVIEW, None, base64).await?;
-                    let shown = wire::Preview { image, step: preview.step, b64, mime: PREVIEW.format.mime(), width, height };
+                    let pixels = u64::from(width) * u64::from(height);
+                    let write = move || codec::encode(&preview.image, PREVIEW, None).map(base64);
+                    let (b64, _) = press.app.codec.write(pixels, write).await?;
+                    let shown = wire::Preview { image, step, b64, mime: PREVIEW.format.mime(), width, height };
                     self.ready.push_back(event("preview", &shown));
                 }
             }

@@ -2,15 +2,20 @@
 
 mod answer;
 mod catalogue;
+mod estimate;
 mod events;
+mod fields;
 mod img2img;
+mod jobs;
 mod order;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod txt2img;
 mod wire;
 
-pub(crate) use answer::notes;
+pub(crate) use answer::{notes, parameters};
+pub use jobs::keeper;
 
 use axum::Router;
 use axum::routing::{get, post};
@@ -22,6 +27,8 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/v1/txt2img", post(txt2img::txt2img))
         .route("/v1/img2img", post(img2img::img2img))
+        .route("/v1/estimate", post(estimate::estimate))
         .route("/v1/models", get(catalogue::models))
         .route("/v1/samplers", get(catalogue::samplers))
+        .merge(jobs::routes())
 }

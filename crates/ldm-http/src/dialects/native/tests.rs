@@ -78,6 +78,11 @@ async fn every_field_is_checked_and_named() {
         (txt, "preview_every", json!("no")),
         (txt, "format", json!("gif")),
         (txt, "format", json!(1)),
+        (txt, "priority", json!("urgent")),
+        (txt, "priority", json!(1)),
+        (txt, "deadline_ms", json!(0)),
+        (txt, "deadline_ms", json!(86_400_001)),
+        (img, "deadline_ms", json!(1.5)),
         (txt, "quality", json!(0)),
         (txt, "quality", json!(101)),
         (txt, "quality", json!("best")),
@@ -165,6 +170,8 @@ async fn null_is_the_same_as_nothing() {
         "preview_every",
         "format",
         "quality",
+        "priority",
+        "deadline_ms",
         "strength",
         "init_image",
     ];
@@ -304,7 +311,7 @@ async fn failures_carry_their_reason() {
         assert_eq!(answer.header("x-job-id").split(',').count(), 2);
         assert_eq!(answer.headers.contains_key("x-should-retry"), status == 500);
     }
-    let more = started(Limits { queue: 1, running: 1 }, FakeOptions::default()).0;
+    let more = started(Limits { queue: 1, running: 1, ..Limits::default() }, FakeOptions::default()).0;
     more.service.wait_ready().await.unwrap();
     let answer = post(&app(more), "/v1/txt2img", r#"{"images": 2}"#).await;
     assert_eq!((answer.status.as_u16(), answer.fields()), (422, vec!["images".to_owned()]));

@@ -6,6 +6,8 @@ use ldm_core::{Catalogue, Request, Timings};
 use serde::Serialize;
 
 use crate::codec::{Encoding, Format};
+use crate::error::Body;
+use crate::provenance::Provenance;
 
 /// The answer to a request for pictures.
 #[derive(Serialize)]
@@ -13,10 +15,48 @@ pub(super) struct Answer {
     /// The jobs, one per picture.
     pub(super) ids: Vec<String>,
     pub(super) model: String,
+    /// What made the pictures, beside the parameters.
+    pub(super) engine: Provenance,
     pub(super) images: Vec<Picture>,
     pub(super) parameters: Parameters,
     /// From the request's arrival to this answer.
     pub(super) total_ms: f64,
+    /// As the header of that name has it, where the headers are gone already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) server_timing: Option<String>,
+}
+
+/// Event `error`.
+#[derive(Serialize)]
+pub(super) struct LastError<'a> {
+    #[serde(flatten)]
+    pub(super) error: Body<'a>,
+    pub(super) server_timing: String,
+}
+
+/// The answer of `POST /v1/estimate`: what the request would take now, all its pictures together.
+#[derive(Serialize)]
+pub(super) struct Estimate {
+    pub(super) task: &'static str,
+    pub(super) model: String,
+    pub(super) images: usize,
+    /// Until the first picture begins.
+    pub(super) queue_ms: f64,
+    /// Until the last picture is there.
+    pub(super) time_ms: Quantiles,
+    /// Rows that each picture adds to a network call.
+    pub(super) rows: u32,
+    /// Network calls, of all pictures.
+    pub(super) network_calls: u64,
+    /// Bytes that the request holds while it is unfinished: texts and pictures. Memory of the device is not known beforehand.
+    pub(super) held_bytes: usize,
+}
+
+/// Half of such requests, and nineteen of twenty, take less.
+#[derive(Serialize)]
+pub(super) struct Quantiles {
+    pub(super) p50: f64,
+    pub(super) p95: f64,
 }
 
 /// One picture.
@@ -28,6 +68,8 @@ pub(super) struct Picture {
     pub(super) seed: u64,
     pub(super) width: u32,
     pub(super) height: u32,
+    /// Of the pixels: 8-bit RGB, row by row.
+    pub(super) sha256: String,
     pub(super) timings: PictureTimings,
 }
 
@@ -163,6 +205,9 @@ struct Model {
     parameters: u64,
     dtype: String,
     device: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    weights: String,
+    determinism: &'static str,
     sizes: Sizes,
     defaults: Defaults,
     prompt_tokens: u32,
@@ -205,6 +250,8 @@ impl Models {
             parameters: model.parameters,
             dtype: model.dtype.clone(),
             device: model.device.clone(),
+            weights: model.weights.clone(),
+            determinism: model.mode.name(),
             sizes: Sizes { min: model.sizes.min, max: model.sizes.max, multiple: model.sizes.multiple },
             defaults: Defaults {
                 width: model.sizes.default.0,

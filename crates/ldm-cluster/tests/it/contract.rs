@@ -1,0 +1,3 @@
+//! The contract of all ledgers.
+
+ldm_engine::ledger_contract!(crate::fresh);

@@ -1,0 +1,230 @@
+//! The fields of a body, taken one by one, so that one answer can list everything that is wrong with them.
+
+use ldm_core::{Lora, Raster, Task, Violation, Violations};
+use serde_json::{Map, Value};
+
+use crate::codec::{self, Format, Unreadable};
+use crate::error::ApiError;
+
+/// Names that other services have for our fields.
+const ELSEWHERE: [(&str, &str); 14] = [
+    ("cfg_scale", "guidance"),
+    ("guidance_scale", "guidance"),
+    ("num_inference_steps", "steps"),
+    ("n", "images"),
+    ("batch_size", "images"),
+    ("num_images", "images"),
+    ("num_images_per_prompt", "images"),
+    ("sampler_name", "sampler"),
+    ("scheduler", "schedule"),
+    ("denoising_strength", "strength"),
+    ("image", "init_image"),
+    ("init_images", "init_image"),
+    ("output_format", "format"),
+    ("output_compression", "quality"),
+];
+
+/// The fields of a body that nobody has taken yet, and what was wrong with those that were taken.
+pub(super) struct Fields {
+    left: Map<String, Value>,
+    known: Vec<&'static str>,
+    pub(super) bad: Violations,
+}
+
+impl Fields {
+    pub(super) fn of(body: &[u8]) -> Result<Self, ApiError> {
+        let value = serde_json::from_slice(body).map_err(|error| ApiError::malformed(&error))?;
+        match value {
+            Value::Object(left) => Ok(Self { left, known: Vec::new(), bad: Violations::default() }),
+            other => {
+                let message = format!("the body must be a JSON object, not {}", kind(&other));
+                Err(Violations(vec![Violation::new("body", message, "an object", kind(&other))]).into())
+            }
+        }
+    }
+
+    /// The field's value, unless it is absent or null.
+    fn take(&mut self, field: &'static str) -> Option<Value> {
+        self.known.push(field);
+        self.left.remove(field).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn text(&mut self, field: &'static str) -> Option<String> {
+        match self.take(field)? {
+            Value::String(text) => Some(text),
+            other => self.wrong(field, "a string", &other),
+        }
+    }
+
+    /// A whole number; `20.0` is one too.
+    pub(super) fn whole(&mut self, field: &'static str) -> Option<i64> {
+        let value = self.take(field)?;
+        let exact = |number: f64| number.fract() == 0.0 && number.abs() <= ldm_core::MAX_SEED as f64;
+        match value.as_i64().or_else(|| value.as_f64().filter(|&number| exact(number)).map(|number| number as i64)) {
+            Some(number) => Some(number),
+            None => self.wrong(field, "a whole number", &value),
+        }
+    }
+
+    pub(super) fn real(&mut self, field: &'static str) -> Option<f64> {
+        let value = self.take(field)?;
+        match value.as_f64() {
+            Some(number) => Some(number),
+            None => self.wrong(field, "a number", &value),
+        }
+    }
+
+    /// `[{"name": …, "strength": …}]`; of what is wrong the rest of the entry is still read.
+    pub(super) fn loras(&mut self) -> Vec<Lora> {
+        let entries = match self.take("loras") {
+            None => return Vec::new(),
+            Some(Value::Array(entries)) => entries,
+            Some(other) => {
+                return self.wrong("loras", "an array of objects with `name` and `strength`", &other).unwrap_or_default();
+            }
+        };
+        let (count, most) = (entries.len(), Lora::MOST);
+        if count > most {
+            let message = format!("`loras` must hold at most {most}, not {count}");
+            self.bad.push(Violation::new("loras", message, format!("at most {most}"), count));
+        }
+        entries.into_iter().take(most).enumerate().map(|(index, entry)| self.lora(index, entry)).collect()
+    }
+
+    fn lora(&mut self, index: usize, entry: Value) -> Lora {
+        let place = format!("loras[{index}]");
+        let mut left = match entry {
+            Value::Object(left) => left,
+            other => {
+                let name: Option<String> =
+                    self.wrong(&format!("{place}.name"), "in an object with `name` and `strength`", &other);
+                return Lora::new(name.unwrap_or_default());
+            }
+        };
+        let mut take = |field: &str| left.remove(field).filter(|value| !value.is_null());
+        let (name, strength) = (take("name"), take("strength"));
+        let name = match name {
+            Some(Value::String(name)) => Some(name),
+            Some(other) => self.wrong(&format!("{place}.name"), "a string", &other),
+            None => {
+                self.bad.push(Violation::missing(&format!("{place}.name")));
+                None
+            }
+        };
+        let strength = match strength.as_ref().map(|value| (value.as_f64(), value)) {
+            None => None,
+            Some((Some(number), _)) => Some(number),
+            Some((None, other)) => self.wrong(&format!("{place}.strength"), "a number", other),
+        };
+        for (field, value) in &left {
+            let hint = nearest(field, &["name", "strength"]).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+            let full = format!("{place}.{field}");
+            let message = format!("there is no field `{full}`{hint}");
+            self.bad.push(Violation::new(&full, message, "name, strength", value));
+        }
+        let lora = Lora::new(name.unwrap_or_default());
+        Lora { strength: strength.unwrap_or(lora.strength), ..lora }
+    }
+
+    pub(super) fn quality(&mut self) -> Option<u8> {
+        let quality = self.whole("quality")?;
+        if (1..=100).contains(&quality) {
+            return u8::try_from(quality).ok();
+        }
+        let message = format!("`quality` must be from 1 to 100, not {quality}");
+        self.bad.push(Violation::new("quality", message, "1..=100", quality));
+        None
+    }
+
+    pub(super) fn format(&mut self) -> Option<Format> {
+        let name = self.text("format")?;
+        let format = Format::named(&name);
+        if format.is_none() {
+            let known = Format::ALL.map(Format::name).join(", ");
+            self.bad.push(Violation::new("format", format!("`format` names none that is written: {name:?}"), known, name));
+        }
+        format
+    }
+
+    pub(super) fn picture(&mut self, field: &'static str, pixels: u64, too_large: &mut bool) -> Option<Raster> {
+        let text = self.text(field)?;
+        match codec::decode(&text, pixels) {
+            Ok(picture) => Some(picture),
+            Err(unreadable) => {
+                let limit = match unreadable {
+                    Unreadable::TooLarge { limit, .. } => format!("at most {limit} pixels"),
+                    _ => "PNG, JPEG or WebP in base64".to_owned(),
+                };
+                *too_large |= matches!(unreadable, Unreadable::TooLarge { .. });
+                self.bad.push(Violation::new(field, format!("`{field}` {unreadable}"), limit, text));
+                None
+            }
+        }
+    }
+
+    /// A task that a route takes.
+    pub(super) fn task(&mut self, served: &[Task]) -> Option<Task> {
+        let known = || served.iter().map(|task| task.name()).collect::<Vec<_>>().join(", ");
+        if self.left.get("task").is_none_or(Value::is_null) {
+            self.known.push("task");
+            self.left.remove("task");
+            self.bad.push(Violation { limit: Some(known()), ..Violation::missing("task") });
+            return None;
+        }
+        let name = self.text("task")?;
+        let task = served.iter().copied().find(|task| task.name() == name);
+        if task.is_none() {
+            self.bad.push(Violation::new("task", format!("`task` must be one of {}, not {name:?}", known()), known(), name));
+        }
+        task
+    }
+
+    /// This task takes no picture; it is not unpacked only to be refused.
+    pub(super) fn no_picture(&mut self, field: &'static str) -> Option<Raster> {
+        if self.take(field).is_some() {
+            let message = format!("txt2img takes no `{field}`; post to /v1/img2img");
+            self.bad.push(Violation::new(field, message, "absent", "a picture"));
+        }
+        None
+    }
+
+    fn wrong<T>(&mut self, field: &str, wanted: &str, value: &Value) -> Option<T> {
+        let message = format!("`{field}` must be {wanted}, not {}", kind(value));
+        self.bad.push(Violation::new(field, message, wanted, value));
+        None
+    }
+
+    /// Everything that was wrong; what nobody took is unknown.
+    pub(super) fn finish(mut self) -> Violations {
+        for (field, value) in &self.left {
+            let nearest = nearest(field, &self.known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+            let message = format!("there is no field {field:?}{nearest}");
+            self.bad.push(Violation::new(field, message, self.known.join(", "), value));
+        }
+        self.bad
+    }
+}
+
+/// What a JSON value is, in a sentence.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(number) if number.is_f64() => "a number with a fraction or beyond bounds",
+        Value::Number(_) => "a number beyond bounds",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The field that was probably meant.
+fn nearest(field: &str, known: &[&'static str]) -> Option<&'static str> {
+    let folded = field.to_lowercase().replace('-', "_");
+    if let Some((_, ours)) = ELSEWHERE.iter().find(|(theirs, ours)| *theirs == folded && known.contains(ours)) {
+        return Some(ours);
+    }
+    let distance = |name: &&'static str| strsim::damerau_levenshtein(&folded, name);
+    let (edits, name) = known.iter().map(|name| (distance(name), *name)).min()?;
+    (edits <= 1 + name.len() / 4).then_some(name)
+}

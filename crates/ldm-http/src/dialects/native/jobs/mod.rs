@@ -1,0 +1,183 @@
+//! Named jobs: handed in, looked at, fetched and stopped by name, whatever becomes of the connection or of the process.
+
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Query as Asked, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use ldm_core::{JobId, Tenant, Violation, Violations};
+use ldm_engine::Service;
+use ldm_engine::ledger::{JobState, JobView, Outcome, Query, Submitted};
+use ldm_engine::node::{Encode, Encoded, Named, Node, NodeError};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::order::{Body, Order};
+use crate::codec::{Encoding, Format, write_picture};
+use crate::error::ApiError;
+use crate::{App, dialects};
+
+/// Jobs of a page, unless fewer are asked for.
+const PAGE: u32 = 50;
+/// Letters of a client's name or key at most.
+const MOST_LETTERS: usize = 128;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/jobs", post(create).get(list))
+        .route("/v1/jobs/{job}", get(show).put(put))
+        .route("/v1/jobs/{job}/cancel", post(cancel))
+        .route("/v1/jobs/{job}/images/{image}", get(image))
+}
+
+fn node(app: &App) -> Result<&Node, ApiError> {
+    app.node.as_ref().ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "not_found", "named jobs are not kept here"))
+}
+
+/// Makes the pictures of named jobs: PNGs that say how they were made.
+pub fn keeper(service: Service) -> Encode {
+    Arc::new(move |output| {
+        let catalogue = service.catalogue().ok_or("the models are gone")?;
+        let encoding = Encoding { format: Format::Png, quality: 0 };
+        let bytes = write_picture(output, &catalogue, encoding).map_err(|error| error.to_string())?;
+        Ok(Encoded { bytes, detail: dialects::native::parameters(&output.request, encoding) })
+    })
+}
+
+/// A word that a client chose.
+fn word(field: &str, text: &str) -> Result<String, ApiError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-:".contains(c);
+    if (1..=MOST_LETTERS).contains(&text.len()) && text.chars().all(plain) {
+        return Ok(text.to_owned());
+    }
+    let limit = format!("1 to {MOST_LETTERS} letters, digits and . _ - :");
+    let message = format!("`{field}` must be {limit}");
+    Err(Violations(vec![Violation::new(field, message, limit, text)]).into())
+}
+
+async fn create(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
+    let key = match headers.get("idempotency-key") {
+        None => None,
+        Some(key) => Some(word("idempotency-key", key.to_str().unwrap_or_default())?),
+    };
+    submit(app, body, key, None).await
+}
+
+async fn put(State(app): State<App>, Path(name): Path<String>, body: Body) -> Result<Response, ApiError> {
+    let name = word("job", &name)?;
+    submit(app, body, None, Some(name)).await
+}
+
+async fn submit(app: App, body: Body, key: Option<String>, name: Option<String>) -> Result<Response, ApiError> {
+    let node = node(&app)?.clone();
+    let fingerprint: [u8; 32] = Sha256::digest(body.bytes()).into();
+    let Order { mut requests, terms, .. } = Order::read_any(&app, body).await?;
+    let images = requests.len() as u32;
+    if requests.is_empty() {
+        return Err(ApiError::internal());
+    }
+    let request = requests.swap_remove(0);
+    let after = app.service.estimate(&request, &terms).map_or(Duration::from_secs(1), |estimate| estimate.p50 * images);
+    let named = Named { id: JobId::new(), terms, request, images, fingerprint, key, name };
+    match node.submit(named).await? {
+        Submitted::New(view) => Ok(accepted(StatusCode::ACCEPTED, &view, after)),
+        Submitted::Existing(view) if view.state.is_terminal() => Ok(accepted(StatusCode::OK, &view, after)),
+        Submitted::Existing(view) => Ok(accepted(StatusCode::ACCEPTED, &view, after)),
+        Submitted::Conflict(id) => {
+            let message = format!("the name or the key is taken by job {id}, which was asked for something else");
+            Err(ApiError::new(StatusCode::CONFLICT, "conflict", message).never_again())
+        }
+        Submitted::Full(full) => {
+            let message = format!("all {} places of named jobs are taken", full.limit);
+            Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message).later(full.retry_after))
+        }
+    }
+}
+
+fn accepted(status: StatusCode, view: &JobView, after: Duration) -> Response {
+    let location = format!("/v1/jobs/{}", view.id);
+    let mut response = (status, Json(wire::Job::of(view))).into_response();
+    let headers = response.headers_mut();
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        headers.insert(header::LOCATION, location);
+    }
+    if let Ok(id) = HeaderValue::from_str(&view.id.to_string()) {
+        headers.insert(HeaderName::from_static("x-job-id"), id);
+    }
+    if !view.state.is_terminal() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from((after.as_secs_f64().ceil() as u64).max(1)));
+    }
+    response
+}
+
+/// The job of that id or name.
+async fn find(app: &App, job: &str) -> Result<JobView, ApiError> {
+    let (ledger, tenant) = (node(app)?.ledger(), Tenant::default());
+    let found = match job.parse::<JobId>() {
+        Ok(id) => ledger.get(&[id]).await.map_err(NodeError::from)?.pop(),
+        Err(_) => ledger.named(&tenant, job).await.map_err(NodeError::from)?,
+    };
+    // Another tenant's job is none of theirs: it is not there.
+    let found = found.filter(|view| view.tenant == tenant);
+    found.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "no_such_job", format!("there is no job {job:?}, or none any more")))
+}
+
+async fn show(State(app): State<App>, Path(job): Path<String>) -> Result<Json<wire::Job>, ApiError> {
+    Ok(Json(wire::Job::of(&find(&app, &job).await?)))
+}
+
+/// Stops the job; one that has ended stays as it is.
+async fn cancel(State(app): State<App>, Path(job): Path<String>) -> Result<Json<wire::Job>, ApiError> {
+    let view = find(&app, &job).await?;
+    let now = node(&app)?.cancel(view.id).await.map_err(NodeError::from)?;
+    Ok(Json(wire::Job::of(&now.unwrap_or(view))))
+}
+
+/// A finished picture, as it was kept.
+async fn image(State(app): State<App>, Path((job, image)): Path<(String, usize)>) -> Result<Response, ApiError> {
+    let view = find(&app, &job).await?;
+    let absent = |message: String| ApiError::new(StatusCode::NOT_FOUND, "no_such_image", message);
+    let JobState::Ended(Outcome::Succeeded { outputs, .. }) = &view.state else {
+        return Err(absent(format!("the job has no pictures: it is {}", view.state.name())));
+    };
+    let last = outputs.len().saturating_sub(1);
+    let output = outputs.get(image).ok_or_else(|| absent(format!("the job has pictures 0 to {last}, not {image}")))?;
+    let bytes = node(&app)?.objects().get(output).await.map_err(NodeError::from)?;
+    let digest = HeaderValue::from_str(&format!("\"{}\"", output.digest)).unwrap_or(HeaderValue::from_static("\"\""));
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("image/png")), (header::ETAG, digest)], bytes).into_response())
+}
+
+/// Which page.
+#[derive(Debug, Deserialize)]
+struct Page {
+    before: Option<String>,
+    limit: Option<u32>,
+}
+
+async fn list(State(app): State<App>, Asked(page): Asked<Page>) -> Result<Json<wire::Jobs>, ApiError> {
+    let before = match &page.before {
+        None => None,
+        Some(before) => {
+            let wrong = || Violations(vec![Violation::new("before", "`before` must be a job's id", "a job's id", before)]);
+            Some(before.parse().map_err(|_| wrong())?)
+        }
+    };
+    let query = Query { tenant: Tenant::default(), before, limit: page.limit.unwrap_or(PAGE).clamp(1, PAGE) };
+    let page = node(&app)?.ledger().list(&query).await.map_err(NodeError::from)?;
+    Ok(Json(wire::Jobs { jobs: page.jobs.iter().map(wire::Job::of).collect(), next: page.next.map(|next| next.to_string()) }))
+}
+
+impl From<NodeError> for ApiError {
+    fn from(error: NodeError) -> Self {
+        tracing::error!(%error, "the keeping of named jobs failed");
+        let message = "named jobs cannot be kept just now; the log says more";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ledger", message).later(Duration::from_secs(1))
+    }
+}

@@ -1,0 +1,133 @@
+//! Named jobs over HTTP, on the fake device and a ledger in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, header};
+use ldm_engine::fake::FakeControl;
+use ldm_engine::ledger::{LedgerLimits, Memory, Retention, SystemClock};
+use ldm_engine::node::{Node, Parts};
+use ldm_engine::objects::Objects;
+use serde_json::{Value, json};
+
+use crate::testing::{Answer, get, post, ready, send};
+use crate::{app, keeper};
+
+async fn house() -> (Router, Arc<FakeControl>) {
+    let (state, control) = ready().await;
+    let clock = Arc::new(SystemClock::default());
+    let node = Node::start(Parts {
+        name: "test".to_owned(),
+        service: state.service.clone(),
+        ledger: Arc::new(Memory::with_clock(LedgerLimits::default(), Arc::clone(&clock) as _)),
+        objects: Objects::memory(),
+        encode: keeper(state.service.clone()),
+        clock,
+        retention: Retention::default(),
+        capacity: 4,
+    });
+    (app(state.named(node)), control)
+}
+
+async fn put(router: &Router, path: &str, body: Value) -> Answer {
+    let request = Request::put(path).header(header::CONTENT_TYPE, "application/json");
+    send(router, request.body(Body::from(body.to_string())).unwrap()).await
+}
+
+async fn keyed(router: &Router, key: &str, body: Value) -> Answer {
+    let request = Request::post("/v1/jobs").header(header::CONTENT_TYPE, "application/json").header("idempotency-key", key);
+    send(router, request.body(Body::from(body.to_string())).unwrap()).await
+}
+
+/// Asks until the job has ended.
+async fn ended(router: &Router, path: &str) -> Value {
+    loop {
+        let job = get(router, path).await.json();
+        if !["queued", "running"].contains(&job["state"].as_str().unwrap()) {
+            return job;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn small(seed: u64) -> Value {
+    json!({ "task": "txt2img", "prompt": "a cat", "seed": seed, "steps": 2, "width": 64, "height": 64 })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_is_handed_in_looked_at_and_fetched() {
+    let (router, _) = house().await;
+    let body = json!({ "task": "txt2img", "seed": 5, "steps": 2, "width": 64, "height": 64, "images": 2 });
+    let accepted = post(&router, "/v1/jobs", body.to_string()).await;
+    assert_eq!(accepted.status, 202, "{}", accepted.json());
+    let place = accepted.header("location").to_owned();
+    assert_eq!(place, format!("/v1/jobs/{}", accepted.json()["id"].as_str().unwrap()));
+    assert!(accepted.header("retry-after").parse::<u64>().unwrap() >= 1);
+    let job = ended(&router, &place).await;
+    assert_eq!(job["state"], "succeeded", "{job}");
+    let images = job["images"].as_array().unwrap();
+    assert_eq!(images.iter().map(|image| image["parameters"]["seed"].as_u64().unwrap()).collect::<Vec<_>>(), [5, 6]);
+    for image in images {
+        let picture = get(&router, image["url"].as_str().unwrap()).await;
+        assert_eq!((picture.status.as_u16(), picture.header("content-type")), (200, "image/png"));
+        assert_eq!(picture.body.len() as u64, image["bytes"]);
+        assert_eq!(picture.header("etag"), format!("\"{}\"", image["sha256"].as_str().unwrap()));
+        let raster = crate::read_picture(&picture.body, 1 << 20).unwrap();
+        let seed = image["parameters"]["seed"].as_u64().unwrap();
+        assert_eq!(raster, ldm_engine::fake::FakeExecutor::picture(seed, 64, 64));
+    }
+    assert_eq!(get(&router, &format!("{place}/images/2")).await.code(), "no_such_image");
+    let listed = get(&router, "/v1/jobs?limit=1").await.json();
+    assert_eq!(listed["jobs"][0]["id"], job["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_name_is_the_same_job() {
+    let (router, control) = house().await;
+    let first = put(&router, "/v1/jobs/mine", small(1)).await;
+    assert_eq!(first.status, 202);
+    ended(&router, "/v1/jobs/mine").await;
+    let again = put(&router, "/v1/jobs/mine", small(1)).await;
+    assert_eq!((again.status.as_u16(), &again.json()["id"]), (200, &first.json()["id"]));
+    let other = put(&router, "/v1/jobs/mine", small(2)).await;
+    assert_eq!((other.status.as_u16(), other.code().as_str(), other.header("x-should-retry")), (409, "conflict", "false"));
+    let (one, two) = (keyed(&router, "k-1", small(3)).await, keyed(&router, "k-1", small(3)).await);
+    assert_eq!(one.json()["id"], two.json()["id"]);
+    assert_eq!(keyed(&router, "k-1", small(4)).await.status, 409);
+    ended(&router, one.header("location")).await;
+    assert_eq!(control.preparations().len(), 2);
+    assert_eq!(keyed(&router, "no blanks", small(3)).await.fields(), ["idempotency-key"]);
+    assert_eq!(put(&router, "/v1/jobs/a%20b", small(1)).await.fields(), ["job"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_is_stopped_and_what_is_not_there_is_not() {
+    let (router, control) = house().await;
+    control.steps.close();
+    let place = post(&router, "/v1/jobs", small(1).to_string()).await.header("location").to_owned();
+    control.steps.wait_blocked();
+    assert_eq!(get(&router, &place).await.json()["state"], "running");
+    assert_eq!(post(&router, &format!("{place}/cancel"), "").await.status, 200);
+    let job = ended(&router, &place).await;
+    assert_eq!(job["state"], "canceled");
+    control.steps.open();
+    assert_eq!(post(&router, &format!("{place}/cancel"), "").await.json()["state"], "canceled", "once more is the same");
+    assert_eq!(get(&router, &format!("{place}/images/0")).await.code(), "no_such_image");
+    for path in ["/v1/jobs/0192f0c1-2b3c-7d4e-8f50-61728394a5b6", "/v1/jobs/nobody"] {
+        assert_eq!(get(&router, path).await.code(), "no_such_job");
+    }
+    assert_eq!(get(&router, "/v1/jobs?before=x").await.fields(), ["before"]);
+    let failed = json!({ "task": "txt2img", "prompt": "!nan@1", "steps": 2, "width": 64, "height": 64 });
+    let place = post(&router, "/v1/jobs", failed.to_string()).await.header("location").to_owned();
+    let job = ended(&router, &place).await;
+    assert_eq!((job["state"].as_str().unwrap(), job["error"]["code"].as_str().unwrap()), ("failed", "not_finite"));
+    assert_eq!(post(&router, "/v1/jobs", "{}").await.fields(), ["task"]);
+}
+
+#[tokio::test]
+async fn without_a_ledger_there_are_no_named_jobs() {
+    let router = app(ready().await.0);
+    assert_eq!(post(&router, "/v1/jobs", small(1).to_string()).await.code(), "not_found");
+}
