@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Server, png_size, post};
+use crate::support::{Server, folder, png_size, post};
 
 /// A picture that takes a while, asked for on a thread of its own; returns once it is in work.
 fn long_job(server: &Server) -> std::thread::JoinHandle<crate::support::Answer> {
@@ -84,4 +84,52 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(status.code(), Some(130), "{log:#?}");
     // The connection broke with the process.
     assert!(job.join().is_err());
+}
+
+/// The named job at that place, once it has ended.
+fn named(server: &Server, place: &str) -> serde_json::Value {
+    let state = || server.get(place).json();
+    server.until("the named job has ended", |_| !["queued", "running"].contains(&state()["state"].as_str().unwrap()));
+    state()
+}
+
+#[test]
+fn named_jobs_outlive_the_process() {
+    let state = folder("named-jobs");
+    let variables = [("LATENTD_JOBS_STATE_DIR", state.to_str().unwrap()), ("LATENTD_SERVER_SHUTDOWN_GRACE_SECONDS", "0")];
+    let body = |seed: u64| json!({ "prompt": "a cat", "seed": seed, "steps": 60, "width": 32, "height": 48 });
+    let hand_in = |server: &Server, seed: u64| {
+        let mut body = body(seed);
+        body["task"] = json!("txt2img");
+        let accepted = server.post("/v1/jobs", "application/json", &body);
+        assert_eq!(accepted.status, 202, "{}", accepted.json());
+        format!("/v1/jobs/{}", accepted.json()["id"].as_str().unwrap())
+    };
+    let runs = |server: &Server, place: &str| server.get(place).json()["state"] == "running";
+
+    let first = Server::ready(&variables);
+    let places: Vec<String> = (1..4).map(|seed| hand_in(&first, seed)).collect();
+    first.until("it is in work", |server| places.iter().any(|place| runs(server, place)));
+    first.signal("KILL");
+    first.ended();
+
+    let second = Server::ready(&variables);
+    for (seed, place) in (1..).zip(&places) {
+        let job = named(&second, place);
+        assert_eq!(job["state"], "succeeded", "{job}");
+        let alone = second.post("/v1/txt2img", "image/png", &body(seed));
+        assert!(second.get(&format!("{place}/images/0")).body == alone.body, "the picture of seed {seed} is another");
+    }
+    let left = hand_in(&second, 9);
+    second.until("it is in work", |server| runs(server, &left));
+    second.signal("TERM");
+    let (status, log) = second.ended();
+    assert_eq!(status.code(), Some(0), "{log:#?}");
+
+    let third = Server::ready(&variables);
+    let job = named(&third, &left);
+    assert_eq!((job["state"].as_str(), job["crashes"].as_u64()), (Some("succeeded"), Some(0)), "{job}");
+    let alone = third.post("/v1/txt2img", "image/png", &body(9));
+    assert!(third.get(&format!("{left}/images/0")).body == alone.body, "stopped and gone on, it is another picture");
+    assert_eq!(third.get(&places[0]).json()["state"], "succeeded", "it is still remembered");
 }
