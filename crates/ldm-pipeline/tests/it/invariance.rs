@@ -88,5 +88,5 @@ fn the_mode_and_the_weights_are_in_the_catalogue() {
     for mode in [Mode::Fast, Mode::BatchInvariant] {
         assert_eq!(mode.to_string().parse::<Mode>().expect("a mode"), mode);
     }
-    assert!("slow".parse::<Mode>().expect_err("refused").to_string().contains("batch-invariant"));
+    assert!("slow".parse::<Mode>().expect_err("refused").to_string().contains("batch_invariant"));
 }
