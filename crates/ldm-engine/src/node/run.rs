@@ -12,7 +12,7 @@ use super::keep::{PartKeeper, Shelf, fetch, steps};
 use super::watch::Watched;
 use super::{Encoded, Inner};
 use crate::ledger::{Claim, Finish, LedgerError, ObjectRef, Outcome, Release, unpack};
-use crate::objects::output_key;
+use crate::objects::{ObjectError, output_key};
 use crate::{Refused, Submission, Ticket};
 
 /// How long to wait before asking again for a place among the jobs that are not named.
@@ -84,6 +84,15 @@ struct Job {
     parts: Vec<Part>,
 }
 
+/// What becomes of a job whose input was not to be had: a store that failed may answer the next time.
+fn unfetched(claim: &Claim, error: &ObjectError) -> Verdict {
+    tracing::warn!(job = %claim.fence.id, %error, "an input could not be read");
+    match error {
+        ObjectError::Store(_) => Verdict::Release(Release::Refused),
+        lost => Verdict::Finish(Outcome::Failed { reason: "input_lost".to_owned(), message: lost.to_string() }),
+    }
+}
+
 async fn open(node: &Inner, claim: &Claim) -> Result<Job, Verdict> {
     let unusable = |message: String| {
         let reason = FailureKind::Unsupported.name().to_owned();
@@ -91,8 +100,7 @@ async fn open(node: &Inner, claim: &Claim) -> Result<Job, Verdict> {
     };
     let mut inputs = Vec::with_capacity(claim.inputs.len());
     for object in &claim.inputs {
-        let bytes = node.objects.get(object).await.map_err(|error| unusable(error.to_string()))?;
-        inputs.push(bytes);
+        inputs.push(node.objects.get(object).await.map_err(|error| unfetched(claim, &error))?);
     }
     let Some(catalogue) = node.service.catalogue() else { return Err(Verdict::Release(Release::Refused)) };
     let (draft, _) = unpack(&claim.spec, &inputs).map_err(|error| unusable(error.to_string()))?;
@@ -115,7 +123,7 @@ async fn work(node: &Inner, claim: &Claim, watched: &Watched, shelf: &mut Shelf)
     let (keeper, mut kept) = mpsc::unbounded_channel();
     let submissions = submissions(claim, &job, &keeper);
     let tickets = tokio::select! {
-        tickets = accept(node, submissions) => tickets,
+        tickets = accept(node, claim, submissions) => tickets,
         () = watched.stopped() => return Verdict::Finish(Outcome::Canceled),
     };
     let tickets = match tickets {
@@ -192,7 +200,7 @@ fn submissions(claim: &Claim, job: &Job, keeper: &mpsc::UnboundedSender<(usize, 
 }
 
 /// Waits for places among the jobs that are not named.
-async fn accept(node: &Inner, submissions: Vec<Submission>) -> Result<Vec<Ticket>, Verdict> {
+async fn accept(node: &Inner, claim: &Claim, submissions: Vec<Submission>) -> Result<Vec<Ticket>, Verdict> {
     loop {
         let wait = match node.service.accept(submissions.clone()) {
             Ok(tickets) => return Ok(tickets),
@@ -200,9 +208,9 @@ async fn accept(node: &Inner, submissions: Vec<Submission>) -> Result<Vec<Ticket
                 Refused::Full { retry_after, .. } | Refused::TenantFull { retry_after, .. } | Refused::NoRoom { retry_after, .. },
             ) => retry_after,
             Err(Refused::NotReady) => LONGEST_WAIT,
-            Err(Refused::Draining) => return Err(Verdict::Release(Release::Drained { ckpt: None, step: 0 })),
+            Err(Refused::Draining) => return Err(Verdict::Release(Release::Drained { ckpt: None, step: claim.step })),
             Err(Refused::Failed(_)) => return Err(Verdict::Release(Release::Refused)),
-            // It was accepted when that looked possible: it is tried for as long as the deadline lasts.
+            // It looked possible when it was handed in, and can only become less so.
             Err(Refused::Deadline { .. }) => return Err(Verdict::Release(Release::Expired)),
             Err(Refused::Unsupported(failure)) => return Err(failure.into()),
             Err(refused @ Refused::TooMany { .. }) => {

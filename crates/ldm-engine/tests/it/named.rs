@@ -233,3 +233,23 @@ async fn what_a_killed_process_had_goes_on_from_its_last_checkpoint() {
     assert_eq!(view.crashes, 1);
     assert!(second.control.steps_of(7) < 40);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_that_is_gone_is_a_reason() {
+    let world = World::new(Arc::new(SystemClock::default()));
+    let process = Process::new(&world, FakeOptions::default(), NEVER).await;
+    process.control.steps.close();
+    let busy = process.submit(draft(1, 5)).await;
+    process.control.steps.wait_blocked();
+    process.node.stop_claiming();
+    let init = ldm_core::Raster::filled(64, 64, [9; 3]);
+    let img2img = Draft { task: ldm_core::Task::Img2Img, init_image: Some(init), strength: Some(0.5), ..draft(2, 4) };
+    let id = process.submit(img2img).await;
+    world.objects.delete(&ldm_engine::objects::input_key(id, 0)).await.unwrap();
+    process.control.steps.open();
+    has_pictures(&world, busy, &[1]).await;
+
+    let _next = Process::new(&world, FakeOptions::default(), NEVER).await;
+    let state = ended(&world, id).await;
+    assert!(matches!(&state, JobState::Ended(Outcome::Failed { reason, .. }) if reason == "input_lost"), "{state:?}");
+}
