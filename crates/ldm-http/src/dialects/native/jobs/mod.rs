@@ -78,7 +78,11 @@ async fn put(State(app): State<App>, Path(name): Path<String>, body: Body) -> Re
 async fn submit(app: App, body: Body, key: Option<String>, name: Option<String>) -> Result<Response, ApiError> {
     let node = node(&app)?.clone();
     let fingerprint: [u8; 32] = Sha256::digest(body.bytes()).into();
-    let Order { mut requests, terms, .. } = Order::read_any(&app, body).await?;
+    let Order { mut requests, terms, encoding, .. } = Order::read_any(&app, body).await?;
+    if encoding.format != Format::Png {
+        let message = "`format` must be png: pictures of named jobs are kept without loss";
+        return Err(Violations(vec![Violation::new("format", message, "png", encoding.format.name())]).into());
+    }
     let images = requests.len() as u32;
     if requests.is_empty() {
         return Err(ApiError::internal());

@@ -124,6 +124,8 @@ async fn a_job_is_stopped_and_what_is_not_there_is_not() {
     let job = ended(&router, &place).await;
     assert_eq!((job["state"].as_str().unwrap(), job["error"]["code"].as_str().unwrap()), ("failed", "not_finite"));
     assert_eq!(post(&router, "/v1/jobs", "{}").await.fields(), ["task"]);
+    let jpeg = json!({ "task": "txt2img", "steps": 2, "format": "jpeg" });
+    assert_eq!(post(&router, "/v1/jobs", jpeg.to_string()).await.fields(), ["format"], "what would be ignored is refused");
 }
 
 #[tokio::test]
