@@ -155,6 +155,18 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::Unsupported,
+        Self::NotFinite,
+        Self::OutOfMemory,
+        Self::Panicked,
+        Self::Device,
+        Self::ShuttingDown,
+        Self::DeadlineExceeded,
+        Self::WorkerLost,
+    ];
+
     /// The word that metrics, logs and wires use.
     pub fn name(self) -> &'static str {
         match self {

@@ -34,5 +34,5 @@ pub use reporter::Keeper;
 pub use scheduler::Policy;
 pub use service::{Estimate, Limits, Refused, Service, Submission, WorkerStatus};
 pub use state::Readiness;
-pub use ticket::Ticket;
+pub use ticket::{Ticket, Watch};
 pub use worker::Worker;

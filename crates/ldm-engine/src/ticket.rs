@@ -1,7 +1,7 @@
-//! The receiving end of a job's events. Letting go of it cancels the job.
+//! The receiving end of a job's events. Letting go of it cancels the job. [`Watch`] looks on, and holds nothing up.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use ldm_core::{Ending, Event, Failure, FailureKind, JobId, Progress, Request};
@@ -56,6 +56,13 @@ impl Ticket {
         &self.request
     }
 
+    /// A look at the job for others.
+    pub fn watch(&self) -> Watch {
+        let Self { id, request, pool, progress, cancelled, .. } = self;
+        let (request, pool) = (Arc::clone(request), Arc::downgrade(pool));
+        Watch { id: *id, request, pool, progress: progress.clone(), cancelled: Arc::clone(cancelled) }
+    }
+
     /// The next event: the newest progress that was not told yet, at the end the ending, then `None`.
     ///
     /// Cancel-safe: an event that was not returned is returned by the next call.
@@ -89,6 +96,55 @@ impl Ticket {
         if !self.cancelled.swap(true, Ordering::Relaxed) {
             self.pool.cancel(self.id);
         }
+    }
+}
+
+/// Somebody else's look at a job: where it is, and how to stop it. It keeps neither the job nor the service alive.
+#[derive(Clone)]
+pub struct Watch {
+    id: JobId,
+    request: Arc<Request>,
+    pool: Weak<Pool>,
+    progress: watch::Receiver<Progress>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Watch {
+    /// The job's name.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// What was asked for.
+    pub fn request(&self) -> &Arc<Request> {
+        &self.request
+    }
+
+    /// Where the job is, or was when it ended.
+    pub fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// Waits for progress that was not seen by this watch yet; `false` when the job has ended.
+    ///
+    /// Cancel-safe.
+    pub async fn changed(&mut self) -> bool {
+        self.progress.changed().await.is_ok()
+    }
+
+    /// As [`Ticket::cancel`].
+    pub fn cancel(&self) {
+        if !self.cancelled.swap(true, Ordering::Relaxed)
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.cancel(self.id);
+        }
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

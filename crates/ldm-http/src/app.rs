@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::calls::Roll;
 use crate::codec::Codec;
 use crate::error::ApiError;
 use crate::trace::Spans;
@@ -57,6 +58,7 @@ pub struct App {
     pub(crate) spans: Spans,
     pub(crate) admin: Option<Admin>,
     pub(crate) node: Option<Node>,
+    pub(crate) roll: Roll,
     origins: Vec<HeaderValue>,
 }
 
@@ -67,7 +69,8 @@ impl App {
     pub fn new(service: Service, metrics: Arc<Metrics>) -> Self {
         let limits = HttpLimits::default();
         let codec = Codec::new(&limits, Arc::clone(&metrics));
-        Self { service, metrics, limits, codec, spans: Spans::default(), admin: None, node: None, origins: Vec::new() }
+        let (spans, roll) = (Spans::default(), Roll::default());
+        Self { service, metrics, limits, codec, spans, admin: None, node: None, roll, origins: Vec::new() }
     }
 
     /// With spans of jobs, exported by the same [`Otlp`] whose layer the process's subscriber has.

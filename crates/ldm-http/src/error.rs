@@ -38,6 +38,10 @@ pub(crate) struct Body<'a> {
 struct Inner<'a> {
     code: &'a str,
     message: &'a str,
+    /// The kind of error, by OpenAI's names.
+    r#type: &'static str,
+    /// The first field at fault, as OpenAI's clients look for it.
+    param: Option<&'a str>,
     request_id: &'a str,
     violations: Vec<WireViolation<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,7 +120,19 @@ impl ApiError {
         });
         let retry_after_ms = self.retry_after.map(|after| u64::try_from(after.as_micros().div_ceil(1000)).unwrap_or(u64::MAX));
         let violations = violations.collect();
-        Body { error: Inner { code: self.code, message: &self.message, request_id, violations, retry_after_ms } }
+        let (r#type, param) = (self.kind(), self.violations.first().map(|violation| violation.field.as_str()));
+        Body { error: Inner { code: self.code, message: &self.message, r#type, param, request_id, violations, retry_after_ms } }
+    }
+
+    /// The kind of error, by OpenAI's names.
+    fn kind(&self) -> &'static str {
+        match self.status.as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            429 => "rate_limit_error",
+            400..=499 => "invalid_request_error",
+            _ => "server_error",
+        }
     }
 }
 

@@ -6,11 +6,14 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use ldm_engine::fake::{FakeControl, FakeExecutor, FakeOptions};
+use ldm_engine::ledger::{LedgerLimits, Memory, Retention, SystemClock};
+use ldm_engine::node::{Node, Parts};
+use ldm_engine::objects::Objects;
 use ldm_engine::{Limits, Service};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::{App, HttpLimits, Metrics};
+use crate::{App, HttpLimits, Metrics, app, keeper};
 
 /// An app that is ready, with small limits.
 pub(crate) async fn ready() -> (App, Arc<FakeControl>) {
@@ -18,6 +21,28 @@ pub(crate) async fn ready() -> (App, Arc<FakeControl>) {
     app.service.wait_ready().await.unwrap();
     control.clear();
     (app, control)
+}
+
+/// All routes of an app that is ready, with named jobs in memory.
+pub(crate) async fn house() -> (Router, Arc<FakeControl>) {
+    let (state, control) = ready().await;
+    let node = node(&state);
+    (app(state.named(node)), control)
+}
+
+/// A node in memory for the app's service.
+pub(crate) fn node(state: &App) -> Node {
+    let clock = Arc::new(SystemClock::default());
+    Node::start(Parts {
+        name: "test".to_owned(),
+        service: state.service.clone(),
+        ledger: Arc::new(Memory::with_clock(LedgerLimits::default(), Arc::clone(&clock) as _)),
+        objects: Objects::memory(),
+        encode: keeper(state.service.clone()),
+        clock,
+        retention: Retention::default(),
+        capacity: 4,
+    })
 }
 
 /// An app that may still be loading.

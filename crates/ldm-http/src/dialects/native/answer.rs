@@ -6,14 +6,15 @@ use std::time::{Duration, SystemTime};
 use axum::Json;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::future;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use ldm_core::{Catalogue, Ending, JobId, Output, Request, Timings};
-use ldm_engine::Ticket;
 
 use super::order::Order;
-use super::{events, wire};
+use super::{early, events, wire};
 use crate::App;
 use crate::access::Access;
+use crate::calls::{Call, Guest, Leaving, Submission};
 use crate::codec::{self, Encoding, base64};
 use crate::error::{self, ApiError};
 use crate::metadata::Notes;
@@ -21,40 +22,51 @@ use crate::negotiate::Form;
 use crate::provenance::Provenance;
 use crate::trace::Told;
 
-/// Submits the order and answers in that form. Dropping the future, as axum does when the client goes, drops the tickets.
-pub(super) async fn answer(app: App, access: Access, form: Form, order: Order) -> Result<Response, ApiError> {
+/// Submits the order and answers in that form. Dropping the future, as axum does when the client goes, drops the call.
+pub(super) async fn answer(app: App, guest: Guest, form: Form, order: Order) -> Result<Response, ApiError> {
+    let Guest { access, caller, leaving } = guest;
     let Order { requests, terms, encoding, catalogue } = order;
     let Some(first) = requests.first() else { return Err(ApiError::internal()) };
     let parameters = wire::Parameters::of(first, requests.len(), encoding);
     let made = Provenance::of(&catalogue, &first.model);
     let submitted = SystemTime::now();
-    let accepted = app.service.submit_under(requests, &terms).map_err(ApiError::from);
-    let tickets = accepted.inspect_err(|error| app.metrics.rejected(error.code))?;
-    access.jobs(tickets.iter().map(Ticket::id));
-    let jobs = tickets.iter().map(|ticket| (ticket.id(), Arc::clone(ticket.request()))).collect();
-    let press = Press { app, access, encoding, catalogue, made: Arc::new(made), submitted, jobs, parameters };
+    let submission = Submission { leaving, ..Submission::new(requests, terms) };
+    let call = Call::start(&app, &access, &caller, submission).await?;
+    let (ids, requests) = (call.ids().to_vec(), call.requests().to_vec());
+    let press = Press { app, access, encoding, catalogue, made: Arc::new(made), submitted, ids, requests, parameters };
     match form {
-        Form::Json => json(press, tickets).await,
-        Form::Picture(_) => raw(press, tickets).await,
-        Form::Events => Ok(events::response(press, tickets)),
+        Form::Json if leaving == Leaving::Continue => Ok(early::response(json(press, call))),
+        Form::Json => Ok(Json(json(press, call).await?).into_response()),
+        Form::Picture(_) => raw(press, call).await,
+        Form::Events => Ok(events::response(press, call)),
     }
 }
 
 /// All pictures in one answer; the first failure is the answer and cancels the other jobs.
-async fn json(press: Press, tickets: Vec<Ticket>) -> Result<Response, ApiError> {
-    let endings = tickets.into_iter().map(Ticket::finished).enumerate();
-    let pictures = endings.map(|(index, ending)| {
-        let press = &press;
-        async move { press.picture(index, ending.await).await }
-    });
-    let pictures = future::try_join_all(pictures).await?;
-    Ok(Json(press.bound(pictures)).into_response())
+async fn json(press: Press, mut call: Call) -> Result<wire::Answer, ApiError> {
+    let mut pictures: Vec<Option<wire::Picture>> = call.requests().iter().map(|_| None).collect();
+    let mut writing = FuturesUnordered::new();
+    loop {
+        // A picture is written while the others are still being made.
+        tokio::select! {
+            Some(written) = writing.next() => {
+                let (index, picture): (usize, Result<wire::Picture, ApiError>) = written;
+                pictures[index] = Some(picture?);
+            }
+            Some((index, ending)) = call.next_ending() => {
+                let press = &press;
+                writing.push(async move { (index, press.picture(index, ending).await) });
+            }
+            else => break,
+        }
+    }
+    drop(writing);
+    Ok(press.bound(pictures.into_iter().flatten().collect()))
 }
 
 /// The picture itself; an order for several has been refused.
-async fn raw(press: Press, mut tickets: Vec<Ticket>) -> Result<Response, ApiError> {
-    let ticket = tickets.pop().ok_or_else(ApiError::internal)?;
-    let ending = ticket.finished().await;
+async fn raw(press: Press, mut call: Call) -> Result<Response, ApiError> {
+    let (_, ending) = call.next_ending().await.ok_or_else(ApiError::internal)?;
     let Written { output, body, sha256, .. } = press.written(0, ending, |file| file).await?;
     let kind = HeaderValue::from_static(press.encoding.format.mime());
     let own = [(header::CONTENT_TYPE, kind), (HeaderName::from_static("x-seed"), HeaderValue::from(output.request.seed))];
@@ -78,7 +90,9 @@ pub(super) struct Press {
     catalogue: Arc<Catalogue>,
     made: Arc<Provenance>,
     submitted: SystemTime,
-    jobs: Vec<(JobId, Arc<Request>)>,
+    /// A job per picture, or one for all.
+    ids: Vec<JobId>,
+    requests: Vec<Arc<Request>>,
     parameters: wire::Parameters,
 }
 
@@ -87,7 +101,7 @@ impl Press {
     pub(super) async fn picture(&self, index: usize, ending: Ending) -> Result<wire::Picture, ApiError> {
         let Written { output, body, sha256, image } = self.written(index, ending, base64).await?;
         Ok(wire::Picture {
-            id: self.jobs.get(index).map(|(id, _)| id.to_string()).unwrap_or_default(),
+            id: self.id(index).map(|id| id.to_string()).unwrap_or_default(),
             b64: body,
             mime: self.encoding.format.mime(),
             seed: output.request.seed,
@@ -101,7 +115,7 @@ impl Press {
     /// All pictures, in one answer.
     pub(super) fn bound(self, images: Vec<wire::Picture>) -> wire::Answer {
         let total_ms = wire::ms(self.access.started().elapsed());
-        let ids = self.jobs.iter().map(|(id, _)| id.to_string()).collect();
+        let ids = self.ids.iter().map(JobId::to_string).collect();
         let engine = Arc::unwrap_or_clone(self.made);
         let (model, parameters) = (self.parameters.model.clone(), self.parameters);
         wire::Answer { ids, model, engine, images, parameters, total_ms, server_timing: None }
@@ -124,9 +138,14 @@ impl Press {
         Ok(Written { output, body, sha256, image })
     }
 
+    /// The job of the picture with that index.
+    fn id(&self, index: usize) -> Option<JobId> {
+        self.ids.get(index).or(self.ids.first()).copied()
+    }
+
     fn told(&self, index: usize, reason: &'static str, stages: Option<(Timings, Duration)>) {
-        let Some((id, request)) = self.jobs.get(index) else { return };
-        self.app.spans.job(self.access.span(), &Told { id: *id, request, submitted: self.submitted, stages, reason });
+        let (Some(id), Some(request)) = (self.id(index), self.requests.get(index)) else { return };
+        self.app.spans.job(self.access.span(), &Told { id, request, submitted: self.submitted, stages, reason });
     }
 }
 

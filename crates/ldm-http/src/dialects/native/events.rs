@@ -4,24 +4,24 @@ use std::collections::VecDeque;
 
 use axum::response::Response;
 use axum::response::sse::Event as Sent;
-use futures_util::{StreamExt, stream};
+use futures_util::stream;
 use ldm_core::{Event, Progress};
-use ldm_engine::Ticket;
 use serde::Serialize;
 
 use super::answer::Press;
 use super::wire;
+use crate::calls::Call;
 use crate::codec::{self, Encoding, Format, base64};
 use crate::error::ApiError;
-use crate::sse::{self, Events};
+use crate::sse;
 
 /// Previews are looked at once.
 const PREVIEW: Encoding = Encoding { format: Format::Jpeg, quality: 80 };
 
-/// The stream of one order. Dropping it drops the tickets.
+/// The stream of one order. Dropping it drops the call.
 struct Watch {
     /// `None` when the last event has been made.
-    jobs: Option<(Events, Press)>,
+    call: Option<(Call, Press)>,
     pictures: Vec<Option<wire::Picture>>,
     /// The step of the newest preview sent, per picture.
     previewed: Vec<u32>,
@@ -30,11 +30,11 @@ struct Watch {
 }
 
 /// The response that streams an order's events.
-pub(super) fn response(press: Press, tickets: Vec<Ticket>) -> Response {
+pub(super) fn response(press: Press, call: Call) -> Response {
     let watch = Watch {
-        pictures: tickets.iter().map(|_| None).collect(),
-        previewed: vec![0; tickets.len()],
-        jobs: Some((sse::merged(tickets), press)),
+        pictures: call.requests().iter().map(|_| None).collect(),
+        previewed: vec![0; call.requests().len()],
+        call: Some((call, press)),
         ready: VecDeque::new(),
     };
     sse::response(stream::unfold(watch, |mut watch| async move { watch.next().await.map(|sent| (sent, watch)) }))
@@ -43,9 +43,9 @@ pub(super) fn response(press: Press, tickets: Vec<Ticket>) -> Response {
 impl Watch {
     async fn next(&mut self) -> Option<Sent> {
         while self.ready.is_empty() {
-            let (mut events, press) = self.jobs.take()?;
-            match self.hear(&mut events, &press).await {
-                Ok(()) if self.pictures.iter().any(Option::is_none) => self.jobs = Some((events, press)),
+            let (mut call, press) = self.call.take()?;
+            match self.hear(&mut call, &press).await {
+                Ok(()) if self.pictures.iter().any(Option::is_none) => self.call = Some((call, press)),
                 Ok(()) => {
                     let pictures = self.pictures.drain(..).flatten().collect();
                     let server_timing = Some(press.access.timing());
@@ -61,9 +61,9 @@ impl Watch {
     }
 
     /// Takes in one event.
-    async fn hear(&mut self, events: &mut Events, press: &Press) -> Result<(), ApiError> {
+    async fn hear(&mut self, call: &mut Call, press: &Press) -> Result<(), ApiError> {
         // Every job tells its ending, so the stream does not end before the pictures are there.
-        match events.next().await.ok_or_else(ApiError::internal)? {
+        match call.next().await.ok_or_else(ApiError::internal)? {
             (image, Event::Progress(progress)) => self.progress(image, progress, press).await?,
             (image, Event::Ended(ending)) => self.pictures[image] = Some(press.picture(image, ending).await?),
         }

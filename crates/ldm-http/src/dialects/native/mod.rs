@@ -2,6 +2,7 @@
 
 mod answer;
 mod catalogue;
+mod early;
 mod estimate;
 mod events;
 mod fields;

@@ -7,11 +7,11 @@ use ldm_core::Task;
 use super::answer;
 use super::order::{Body, Order};
 use crate::App;
-use crate::access::Access;
+use crate::calls::Guest;
 use crate::error::ApiError;
 use crate::negotiate::Form;
 
-pub(super) async fn txt2img(State(app): State<App>, access: Access, form: Form, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn txt2img(State(app): State<App>, guest: Guest, form: Form, body: Body) -> Result<Response, ApiError> {
     let order = Order::read(&app, Task::Txt2Img, form, body).await?;
-    answer::answer(app, access, form, order).await
+    answer::answer(app, guest, form, order).await
 }

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use ldm_core::{JobId, Tenant, Violation, Violations};
+use ldm_core::{JobId, Violation, Violations};
 use ldm_engine::Service;
 use ldm_engine::ledger::{JobState, JobView, Outcome, Query, Submitted};
 use ldm_engine::node::{Encode, Encoded, Named, Node, NodeError};
@@ -20,6 +20,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::order::{Body, Order};
+use crate::caller::Caller;
+use crate::calls::Entry;
 use crate::codec::{Encoding, Format, write_picture};
 use crate::error::ApiError;
 use crate::{App, dialects};
@@ -62,20 +64,20 @@ fn word(field: &str, text: &str) -> Result<String, ApiError> {
     Err(Violations(vec![Violation::new(field, message, limit, text)]).into())
 }
 
-async fn create(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
+async fn create(State(app): State<App>, caller: Caller, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
     let key = match headers.get("idempotency-key") {
         None => None,
         Some(key) => Some(word("idempotency-key", key.to_str().unwrap_or_default())?),
     };
-    submit(app, body, key, None).await
+    submit(app, caller, body, key, None).await
 }
 
-async fn put(State(app): State<App>, Path(name): Path<String>, body: Body) -> Result<Response, ApiError> {
+async fn put(State(app): State<App>, caller: Caller, Path(name): Path<String>, body: Body) -> Result<Response, ApiError> {
     let name = word("job", &name)?;
-    submit(app, body, None, Some(name)).await
+    submit(app, caller, body, None, Some(name)).await
 }
 
-async fn submit(app: App, body: Body, key: Option<String>, name: Option<String>) -> Result<Response, ApiError> {
+async fn submit(app: App, caller: Caller, body: Body, key: Option<String>, name: Option<String>) -> Result<Response, ApiError> {
     let node = node(&app)?.clone();
     let fingerprint: [u8; 32] = Sha256::digest(body.bytes()).into();
     let Order { mut requests, terms, encoding, .. } = Order::read_any(&app, body).await?;
@@ -83,6 +85,8 @@ async fn submit(app: App, body: Body, key: Option<String>, name: Option<String>)
         let message = "`format` must be png: pictures of named jobs are kept without loss";
         return Err(Violations(vec![Violation::new("format", message, "png", encoding.format.name())]).into());
     }
+    caller.check(&requests)?;
+    let terms = caller.sign(terms);
     let images = requests.len() as u32;
     if requests.is_empty() {
         return Err(ApiError::internal());
@@ -121,33 +125,57 @@ fn accepted(status: StatusCode, view: &JobView, after: Duration) -> Response {
     response
 }
 
-/// The job of that id or name.
-async fn find(app: &App, job: &str) -> Result<JobView, ApiError> {
-    let (ledger, tenant) = (node(app)?.ledger(), Tenant::default());
-    let found = match job.parse::<JobId>() {
-        Ok(id) => ledger.get(&[id]).await.map_err(NodeError::from)?.pop(),
-        Err(_) => ledger.named(&tenant, job).await.map_err(NodeError::from)?,
-    };
-    // Another tenant's job is none of theirs: it is not there.
-    let found = found.filter(|view| view.tenant == tenant);
-    found.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "no_such_job", format!("there is no job {job:?}, or none any more")))
+/// A job that can be looked at.
+enum Found {
+    /// It outlives its connection.
+    Named(Box<JobView>),
+    /// It runs for a connection, or did.
+    Passing(Arc<Entry>),
 }
 
-async fn show(State(app): State<App>, Path(job): Path<String>) -> Result<Json<wire::Job>, ApiError> {
-    Ok(Json(wire::Job::of(&find(&app, &job).await?)))
+/// The caller's job of that id or name. Another tenant's job is none of theirs: it is not there.
+async fn find(app: &App, caller: &Caller, job: &str) -> Result<Found, ApiError> {
+    let (id, tenant) = (job.parse::<JobId>().ok(), caller.tenant());
+    if let Some(entry) = id.and_then(|id| app.roll.find(tenant, id)) {
+        return Ok(Found::Passing(entry));
+    }
+    let view = match (&app.node, id) {
+        (None, _) => None,
+        (Some(node), Some(id)) => node.ledger().get(&[id]).await.map_err(NodeError::from)?.pop(),
+        (Some(node), None) => node.ledger().named(tenant, job).await.map_err(NodeError::from)?,
+    };
+    let view = view.filter(|view| view.tenant == *tenant);
+    let absent = || ApiError::new(StatusCode::NOT_FOUND, "no_such_job", format!("there is no job {job:?}, or none any more"));
+    view.map(|view| Found::Named(Box::new(view))).ok_or_else(absent)
+}
+
+async fn show(State(app): State<App>, caller: Caller, Path(job): Path<String>) -> Result<Json<wire::Job>, ApiError> {
+    Ok(Json(match find(&app, &caller, &job).await? {
+        Found::Named(view) => wire::Job::of(&view),
+        Found::Passing(entry) => wire::Job::passing(&entry),
+    }))
 }
 
 /// Stops the job; one that has ended stays as it is.
-async fn cancel(State(app): State<App>, Path(job): Path<String>) -> Result<Json<wire::Job>, ApiError> {
-    let view = find(&app, &job).await?;
-    let now = node(&app)?.cancel(view.id).await.map_err(NodeError::from)?;
-    Ok(Json(wire::Job::of(&now.unwrap_or(view))))
+async fn cancel(State(app): State<App>, caller: Caller, Path(job): Path<String>) -> Result<Json<wire::Job>, ApiError> {
+    match find(&app, &caller, &job).await? {
+        Found::Passing(entry) => {
+            entry.cancel();
+            Ok(Json(wire::Job::passing(&entry)))
+        }
+        Found::Named(view) => {
+            let now = node(&app)?.cancel(view.id).await.map_err(NodeError::from)?;
+            Ok(Json(wire::Job::of(&now.unwrap_or(*view))))
+        }
+    }
 }
 
 /// A finished picture, as it was kept.
-async fn image(State(app): State<App>, Path((job, image)): Path<(String, usize)>) -> Result<Response, ApiError> {
-    let view = find(&app, &job).await?;
+async fn image(State(app): State<App>, caller: Caller, Path((job, image)): Path<(String, usize)>) -> Result<Response, ApiError> {
     let absent = |message: String| ApiError::new(StatusCode::NOT_FOUND, "no_such_image", message);
+    let Found::Named(view) = find(&app, &caller, &job).await? else {
+        return Err(absent("the pictures of this job go to the connection that asked for them alone".to_owned()));
+    };
     let JobState::Ended(Outcome::Succeeded { outputs, .. }) = &view.state else {
         return Err(absent(format!("the job has no pictures: it is {}", view.state.name())));
     };
@@ -165,7 +193,7 @@ struct Page {
     limit: Option<u32>,
 }
 
-async fn list(State(app): State<App>, Asked(page): Asked<Page>) -> Result<Json<wire::Jobs>, ApiError> {
+async fn list(State(app): State<App>, caller: Caller, Asked(page): Asked<Page>) -> Result<Json<wire::Jobs>, ApiError> {
     let before = match &page.before {
         None => None,
         Some(before) => {
@@ -173,9 +201,22 @@ async fn list(State(app): State<App>, Asked(page): Asked<Page>) -> Result<Json<w
             Some(before.parse().map_err(|_| wrong())?)
         }
     };
-    let query = Query { tenant: Tenant::default(), before, limit: page.limit.unwrap_or(PAGE).clamp(1, PAGE) };
-    let page = node(&app)?.ledger().list(&query).await.map_err(NodeError::from)?;
-    Ok(Json(wire::Jobs { jobs: page.jobs.iter().map(wire::Job::of).collect(), next: page.next.map(|next| next.to_string()) }))
+    let limit = page.limit.unwrap_or(PAGE).clamp(1, PAGE);
+    let named = match &app.node {
+        None => Vec::new(),
+        Some(node) => {
+            let query = Query { tenant: caller.tenant().clone(), before, limit };
+            node.ledger().list(&query).await.map_err(NodeError::from)?.jobs
+        }
+    };
+    let passing = app.roll.list(caller.tenant(), before, limit as usize);
+    let named = named.iter().map(|view| (view.id, wire::Job::of(view)));
+    let mut jobs: Vec<_> = named.chain(passing.iter().map(|entry| (entry.id(), wire::Job::passing(entry)))).collect();
+    jobs.sort_unstable_by_key(|(id, _)| std::cmp::Reverse(*id));
+    let full = jobs.len() >= limit as usize;
+    jobs.truncate(limit as usize);
+    let next = jobs.last().filter(|_| full).map(|(id, _)| id.to_string());
+    Ok(Json(wire::Jobs { jobs: jobs.into_iter().map(|(_, job)| job).collect(), next }))
 }
 
 impl From<NodeError> for ApiError {

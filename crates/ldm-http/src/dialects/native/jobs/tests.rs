@@ -1,35 +1,14 @@
 //! Named jobs over HTTP, on the fake device and a ledger in memory.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
-use ldm_engine::fake::FakeControl;
-use ldm_engine::ledger::{LedgerLimits, Memory, Retention, SystemClock};
-use ldm_engine::node::{Node, Parts};
-use ldm_engine::objects::Objects;
 use serde_json::{Value, json};
 
-use crate::testing::{Answer, get, post, ready, send};
-use crate::{app, keeper};
-
-async fn house() -> (Router, Arc<FakeControl>) {
-    let (state, control) = ready().await;
-    let clock = Arc::new(SystemClock::default());
-    let node = Node::start(Parts {
-        name: "test".to_owned(),
-        service: state.service.clone(),
-        ledger: Arc::new(Memory::with_clock(LedgerLimits::default(), Arc::clone(&clock) as _)),
-        objects: Objects::memory(),
-        encode: keeper(state.service.clone()),
-        clock,
-        retention: Retention::default(),
-        capacity: 4,
-    });
-    (app(state.named(node)), control)
-}
+use crate::app;
+use crate::testing::{Answer, get, house, post, ready, send};
 
 async fn put(router: &Router, path: &str, body: Value) -> Answer {
     let request = Request::put(path).header(header::CONTENT_TYPE, "application/json");

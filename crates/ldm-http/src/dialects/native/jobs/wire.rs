@@ -1,8 +1,12 @@
 //! Named jobs as JSON.
 
-use ldm_core::JobId;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ldm_core::{JobId, Progress};
 use ldm_engine::ledger::{JobState, JobView, ObjectRef, Outcome};
 use serde::Serialize;
+
+use crate::calls::{Entry, State};
 
 /// The answer of `GET /v1/jobs`.
 #[derive(Serialize)]
@@ -23,6 +27,14 @@ pub(super) struct Job {
     /// Jobs that come before it, while it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<u64>,
+    /// Steps done, while it runs here for a connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<u32>,
+    /// Steps in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<u32>,
+    /// Whether it outlives the connection that asked for it.
+    kept: bool,
     /// Somebody wants it stopped.
     cancel: bool,
     /// Milliseconds since 1970.
@@ -77,6 +89,9 @@ impl Job {
             model: view.model.clone(),
             priority: view.priority.name(),
             position,
+            step: None,
+            steps: None,
+            kept: true,
             cancel: view.cancel,
             created_ms: view.created.0,
             started_ms: view.started.map(|time| time.0),
@@ -86,6 +101,49 @@ impl Job {
             error,
         }
     }
+}
+
+impl Job {
+    /// A job that runs for a connection, or did.
+    pub(super) fn passing(entry: &Entry) -> Self {
+        let state = entry.state();
+        let (name, error) = match &state {
+            State::Open(Progress::Queued { .. }) => ("queued", None),
+            State::Open(_) => ("running", None),
+            State::Succeeded => ("succeeded", None),
+            State::Canceled => ("canceled", None),
+            State::Failed(failure) => {
+                ("failed", Some(JobError { code: failure.kind.name().to_owned(), message: failure.message.clone() }))
+            }
+        };
+        let (position, step, steps) = match &state {
+            State::Open(Progress::Queued { position }) => (Some(*position as u64), None, None),
+            State::Open(Progress::Step { step, steps, .. }) => (None, Some(*step), Some(*steps)),
+            _ => (None, None, None),
+        };
+        Self {
+            id: entry.id().to_string(),
+            name: None,
+            state: name,
+            model: entry.request().model.clone(),
+            priority: entry.priority().name(),
+            position,
+            step,
+            steps,
+            kept: false,
+            cancel: false,
+            created_ms: ms(entry.created()),
+            started_ms: None,
+            ended_ms: entry.ended().map(ms),
+            crashes: 0,
+            images: Vec::new(),
+            error,
+        }
+    }
+}
+
+fn ms(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 fn images(id: JobId, outputs: &[ObjectRef], detail: &str) -> Vec<JobImage> {
