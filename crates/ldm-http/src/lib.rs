@@ -30,7 +30,7 @@ mod trace;
 
 pub use admin::{Admin, ModelOrder, Models};
 pub use app::{App, HttpLimits, InvalidOrigin, app, serve};
-pub use codec::{Encoding, Format, Unreadable, Unwritable, read_picture, write_picture};
+pub use codec::{Encoding, Format, Picture, Unreadable, Unwritable, read_picture, read_plane, read_with_alpha, write_picture};
 pub use dialects::native::keeper;
 pub use metrics::Metrics;
 pub use trace::{InvalidEndpoint, Otlp};

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use ldm_core::task::Bbox;
 use ldm_core::{Plane, Raster};
-use ldm_http::{HttpLimits, read_picture};
+use ldm_http::{HttpLimits, read_picture, read_plane};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tch::Tensor;
@@ -28,11 +28,7 @@ pub(super) fn picture(flag: &str, path: &Path) -> Result<Raster> {
 
 /// One channel of a picture: grey levels as they are, colours by their brightness.
 pub(super) fn plane(flag: &str, path: &Path) -> Result<Plane> {
-    let file = bytes(flag, path)?;
-    // The same bounds as for pictures come first.
-    read_picture(&file, HttpLimits::default().pixels).map_err(|error| wrong(flag, path, error))?;
-    let grey = image::load_from_memory(&file).map_err(|error| wrong(flag, path, error))?.into_luma8();
-    Ok(Plane::new(grey.width(), grey.height(), grey.into_raw()).map_err(|error| wrong(flag, path, error))?)
+    Ok(read_plane(&bytes(flag, path)?, HttpLimits::default().pixels).map_err(|error| wrong(flag, path, error))?)
 }
 
 #[derive(Deserialize)]
