@@ -100,6 +100,12 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "malformed_json", format!("the body is no JSON: {error}"))
     }
 
+    /// A body of more bytes than are taken.
+    pub(crate) fn body_too_large(limit: usize) -> Self {
+        let message = format!("the body is larger than {limit} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+    }
+
     /// Who asks has not shown that they may.
     pub(crate) fn unauthorized(message: &str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)

@@ -18,6 +18,7 @@ mod dialects;
 mod error;
 mod metadata;
 mod metrics;
+mod multipart;
 mod negotiate;
 mod ops;
 mod provenance;

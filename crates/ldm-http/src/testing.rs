@@ -102,3 +102,32 @@ pub(crate) async fn post(router: &Router, path: &str, body: impl Into<Body>) -> 
     let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
     send(router, request.body(body.into()).unwrap()).await
 }
+
+/// A PNG of one grey.
+pub(crate) fn picture(width: u32, height: u32) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&vec![7; width as usize * height as usize * 3]).unwrap();
+    writer.finish().unwrap();
+    file
+}
+
+/// Parts of a form: name, a file's name, bytes.
+pub(crate) type Parts<'a> = [(&'a str, Option<&'a str>, &'a [u8])];
+
+/// A body of `multipart/form-data`, and the `content-type` that goes with it.
+pub(crate) fn form(parts: &Parts<'_>) -> (String, Vec<u8>) {
+    let boundary = "----latentd0123456789";
+    let mut body = Vec::new();
+    for (name, filename, bytes) in parts {
+        let file = filename.map(|filename| format!("; filename=\"{filename}\"\r\ncontent-type: application/octet-stream"));
+        let file = file.unwrap_or_default();
+        body.extend(format!("--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"{file}\r\n\r\n").bytes());
+        body.extend_from_slice(bytes);
+        body.extend(b"\r\n");
+    }
+    body.extend(format!("--{boundary}--\r\n").bytes());
+    (format!("multipart/form-data; boundary={boundary}"), body)
+}

@@ -3,7 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 
-use super::order::{Body, Order};
+use super::body::Body;
+use super::order::Order;
 use super::wire::{self, Estimate, Quantiles};
 use crate::App;
 use crate::error::ApiError;

@@ -1,10 +1,15 @@
 //! The fields of a body, taken one by one, so that one answer can list everything that is wrong with them.
 
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
 use ldm_core::{Lora, Raster, Task, Violation, Violations};
 use serde_json::{Map, Value};
 
+use super::body::Body;
 use crate::codec::{self, Format, Unreadable};
 use crate::error::ApiError;
+use crate::multipart::Part;
 
 /// Names that other services have for our fields.
 const ELSEWHERE: [(&str, &str); 14] = [
@@ -27,15 +32,26 @@ const ELSEWHERE: [(&str, &str); 14] = [
 /// The fields of a body that nobody has taken yet, and what was wrong with those that were taken.
 pub(super) struct Fields {
     left: Map<String, Value>,
+    /// Those that came as files.
+    files: BTreeMap<String, Bytes>,
+    /// Whether all that is left is text, as forms have it.
+    is_form: bool,
     known: Vec<&'static str>,
     pub(super) bad: Violations,
 }
 
 impl Fields {
-    pub(super) fn of(body: &[u8]) -> Result<Self, ApiError> {
+    pub(super) fn of(body: Body) -> Result<Self, ApiError> {
+        match body {
+            Body::Json(bytes) => Self::json(&bytes),
+            Body::Form(parts) => Self::form(parts),
+        }
+    }
+
+    fn json(body: &[u8]) -> Result<Self, ApiError> {
         let value = serde_json::from_slice(body).map_err(|error| ApiError::malformed(&error))?;
         match value {
-            Value::Object(left) => Ok(Self { left, known: Vec::new(), bad: Violations::default() }),
+            Value::Object(left) => Ok(Self::new(left, false)),
             other => {
                 let message = format!("the body must be a JSON object, not {}", kind(&other));
                 Err(Violations(vec![Violation::new("body", message, "an object", kind(&other))]).into())
@@ -43,14 +59,57 @@ impl Fields {
         }
     }
 
-    /// The field's value, unless it is absent or null.
-    fn take(&mut self, field: &'static str) -> Option<Value> {
+    fn form(parts: Vec<Part>) -> Result<Self, ApiError> {
+        let mut fields = Self::new(Map::new(), true);
+        for part in parts {
+            if fields.left.contains_key(&part.name) || fields.files.contains_key(&part.name) {
+                let message = format!("`{}` is said more than once", part.name);
+                fields.bad.push(Violation::new(&part.name, message, "one part", "several"));
+            } else if part.is_file() {
+                fields.files.insert(part.name, part.bytes);
+            } else {
+                let text = part.text()?.to_owned();
+                fields.left.insert(part.name, Value::String(text));
+            }
+        }
+        Ok(fields)
+    }
+
+    fn new(left: Map<String, Value>, is_form: bool) -> Self {
+        Self { left, files: BTreeMap::new(), is_form, known: Vec::new(), bad: Violations::default() }
+    }
+
+    /// The field as it came, unless it is absent or null; in a form, empty is the same.
+    fn take_raw(&mut self, field: &'static str) -> Option<Value> {
         self.known.push(field);
-        self.left.remove(field).filter(|value| !value.is_null())
+        let value = match self.files.remove(field) {
+            None => self.left.remove(field)?,
+            Some(file) => match String::from_utf8(file.into()) {
+                Ok(text) => Value::String(text),
+                Err(_) => {
+                    let message = format!("`{field}` must be a text, not a file of other bytes");
+                    self.bad.push(Violation::new(field, message, "text in UTF-8", "a file"));
+                    return None;
+                }
+            },
+        };
+        let is_empty = value.is_null() || (self.is_form && value == "");
+        (!is_empty).then_some(value)
+    }
+
+    /// The field's value, unless it is absent or null. What a form says is read as JSON.
+    fn take(&mut self, field: &'static str) -> Option<Value> {
+        match self.take_raw(field)? {
+            Value::String(text) if self.is_form => {
+                let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+                (!value.is_null()).then_some(value)
+            }
+            value => Some(value),
+        }
     }
 
     pub(super) fn text(&mut self, field: &'static str) -> Option<String> {
-        match self.take(field)? {
+        match self.take_raw(field)? {
             Value::String(text) => Some(text),
             other => self.wrong(field, "a string", &other),
         }
@@ -147,8 +206,17 @@ impl Fields {
     }
 
     pub(super) fn picture(&mut self, field: &'static str, pixels: u64, too_large: &mut bool) -> Option<Raster> {
-        let text = self.text(field)?;
-        match codec::decode(&text, pixels) {
+        let (read, said) = match self.files.remove(field) {
+            Some(file) => {
+                self.known.push(field);
+                (codec::read_picture(&file, pixels), format!("a file of {} bytes", file.len()))
+            }
+            None => {
+                let text = self.text(field)?;
+                (codec::decode(&text, pixels), text)
+            }
+        };
+        match read {
             Ok(picture) => Some(picture),
             Err(unreadable) => {
                 let limit = match unreadable {
@@ -156,7 +224,7 @@ impl Fields {
                     _ => "PNG, JPEG or WebP in base64".to_owned(),
                 };
                 *too_large |= matches!(unreadable, Unreadable::TooLarge { .. });
-                self.bad.push(Violation::new(field, format!("`{field}` {unreadable}"), limit, text));
+                self.bad.push(Violation::new(field, format!("`{field}` {unreadable}"), limit, said));
                 None
             }
         }
@@ -165,13 +233,13 @@ impl Fields {
     /// A task that a route takes.
     pub(super) fn task(&mut self, served: &[Task]) -> Option<Task> {
         let known = || served.iter().map(|task| task.name()).collect::<Vec<_>>().join(", ");
-        if self.left.get("task").is_none_or(Value::is_null) {
-            self.known.push("task");
-            self.left.remove("task");
-            self.bad.push(Violation { limit: Some(known()), ..Violation::missing("task") });
+        let before = self.bad.0.len();
+        let Some(name) = self.text("task") else {
+            if self.bad.0.len() == before {
+                self.bad.push(Violation { limit: Some(known()), ..Violation::missing("task") });
+            }
             return None;
-        }
-        let name = self.text("task")?;
+        };
         let task = served.iter().copied().find(|task| task.name() == name);
         if task.is_none() {
             self.bad.push(Violation::new("task", format!("`task` must be one of {}, not {name:?}", known()), known(), name));
@@ -181,7 +249,8 @@ impl Fields {
 
     /// This task takes no picture; it is not unpacked only to be refused.
     pub(super) fn no_picture(&mut self, field: &'static str) -> Option<Raster> {
-        if self.take(field).is_some() {
+        let file = self.files.remove(field).is_some();
+        if self.take_raw(field).is_some() || file {
             let message = format!("txt2img takes no `{field}`; post to /v1/img2img");
             self.bad.push(Violation::new(field, message, "absent", "a picture"));
         }
@@ -196,7 +265,8 @@ impl Fields {
 
     /// Everything that was wrong; what nobody took is unknown.
     pub(super) fn finish(mut self) -> Violations {
-        for (field, value) in &self.left {
+        let files = self.files.keys().map(|field| (field, "a file".to_owned()));
+        for (field, value) in self.left.iter().map(|(field, value)| (field, value.to_string())).chain(files) {
             let nearest = nearest(field, &self.known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
             let message = format!("there is no field {field:?}{nearest}");
             self.bad.push(Violation::new(field, message, self.known.join(", "), value));

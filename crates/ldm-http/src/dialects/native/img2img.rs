@@ -5,7 +5,8 @@ use axum::response::Response;
 use ldm_core::Task;
 
 use super::answer;
-use super::order::{Body, Order};
+use super::body::Body;
+use super::order::Order;
 use crate::App;
 use crate::calls::Guest;
 use crate::error::ApiError;

@@ -1,11 +1,14 @@
 //! latentd's own dialect: every field by the name that the rest of the code has for it.
 
 mod answer;
+mod body;
 mod catalogue;
 mod early;
 mod estimate;
 mod events;
 mod fields;
+#[cfg(test)]
+mod form_tests;
 mod img2img;
 mod jobs;
 mod order;

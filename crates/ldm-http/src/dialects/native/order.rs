@@ -2,18 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::{FromRequest, Request as HttpRequest};
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
 use ldm_core::{Catalogue, Draft, Request, Task, Terms, Violation};
 
+use super::body::Body;
 use super::fields::Fields;
 use super::terms;
 use crate::App;
 use crate::codec::{Encoding, Format};
 use crate::error::ApiError;
-use crate::negotiate::{Form, is_json};
+use crate::negotiate::Form;
 
 /// Bodies beyond this are parsed off the runtime's threads.
 const SMALL: usize = 64 << 10;
@@ -21,36 +19,6 @@ const SMALL: usize = 64 << 10;
 const SERVED: [Task; 2] = [Task::Txt2Img, Task::Img2Img];
 /// JPEG quality when the request does not say.
 const QUALITY: u8 = 90;
-
-/// A body that says it is JSON.
-pub(super) struct Body(Bytes);
-
-impl Body {
-    /// The body as it came.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl FromRequest<App> for Body {
-    type Rejection = ApiError;
-
-    async fn from_request(request: HttpRequest, app: &App) -> Result<Self, ApiError> {
-        let read = async {
-            if !is_json(request.headers()) {
-                return Err(ApiError::not_json());
-            }
-            Bytes::from_request(request, app).await.map(Body).map_err(|rejection| match rejection.into_response().status() {
-                StatusCode::PAYLOAD_TOO_LARGE => {
-                    let message = format!("the body is larger than {} bytes", app.limits.body_bytes);
-                    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
-                }
-                _ => ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body could not be read to its end"),
-            })
-        };
-        read.await.inspect_err(|error| app.metrics.rejected(error.code))
-    }
-}
 
 /// What a body asks for, checked.
 #[derive(Debug)]
@@ -67,35 +35,35 @@ pub(super) struct Order {
 
 impl Order {
     /// Reads a body, if jobs are taken now.
-    pub(super) async fn read(app: &App, task: Task, form: Form, Body(body): Body) -> Result<Self, ApiError> {
+    pub(super) async fn read(app: &App, task: Task, form: Form, body: Body) -> Result<Self, ApiError> {
         let read = async {
             let catalogue = app.open()?;
             let pixels = app.limits.pixels;
             let small = task == Task::Txt2Img && body.len() <= SMALL;
             if small {
-                return Self::parse(Some(task), &body, form, catalogue, pixels);
+                return Self::parse(Some(task), body, form, catalogue, pixels);
             }
             // Unpacking a picture for a queue that is full would be work for nothing.
             let load = app.service.load();
             if load.queued + load.running >= load.limit {
                 return Err(ApiError::full(load.limit, app.service.until_free(1)));
             }
-            app.codec.run(move || Self::parse(Some(task), &body, form, catalogue, pixels)).await?
+            app.codec.run(move || Self::parse(Some(task), body, form, catalogue, pixels)).await?
         };
         read.await.inspect_err(|error| app.metrics.rejected(error.code))
     }
 
     /// Reads a body that says its task itself.
-    pub(super) async fn read_any(app: &App, Body(body): Body) -> Result<Self, ApiError> {
+    pub(super) async fn read_any(app: &App, body: Body) -> Result<Self, ApiError> {
         let read = async {
             let (catalogue, pixels) = (app.open()?, app.limits.pixels);
-            app.codec.run(move || Self::parse(None, &body, Form::Json, catalogue, pixels)).await?
+            app.codec.run(move || Self::parse(None, body, Form::Json, catalogue, pixels)).await?
         };
         read.await.inspect_err(|error| app.metrics.rejected(error.code))
     }
 
     /// All of the reading that needs no runtime; without a task the body says it.
-    fn parse(task: Option<Task>, body: &[u8], form: Form, catalogue: Arc<Catalogue>, pixels: u64) -> Result<Self, ApiError> {
+    fn parse(task: Option<Task>, body: Body, form: Form, catalogue: Arc<Catalogue>, pixels: u64) -> Result<Self, ApiError> {
         let mut fields = Fields::of(body)?;
         let Some(task) = task.or_else(|| fields.task(&SERVED)) else { return Err(fields.bad.into()) };
         let terms = terms::read(&mut fields);

@@ -14,13 +14,7 @@ use crate::testing::{get, post, ready, send, started};
 
 /// A picture of that size, as requests carry it.
 fn picture(width: u32, height: u32) -> String {
-    let mut file = Vec::new();
-    let mut encoder = png::Encoder::new(&mut file, width, height);
-    encoder.set_color(png::ColorType::Rgb);
-    let mut writer = encoder.write_header().unwrap();
-    writer.write_image_data(&vec![7; width as usize * height as usize * 3]).unwrap();
-    writer.finish().unwrap();
-    base64(file)
+    base64(crate::testing::picture(width, height))
 }
 
 async fn router() -> Router {

@@ -17,9 +17,9 @@ use ldm_engine::Service;
 use ldm_engine::ledger::{JobState, JobView, Outcome, Query, Submitted};
 use ldm_engine::node::{Encode, Encoded, Named, Node, NodeError};
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
-use super::order::{Body, Order};
+use super::body::Body;
+use super::order::Order;
 use crate::caller::Caller;
 use crate::calls::Entry;
 use crate::codec::{Encoding, Format, write_picture};
@@ -79,7 +79,7 @@ async fn put(State(app): State<App>, caller: Caller, Path(name): Path<String>, b
 
 async fn submit(app: App, caller: Caller, body: Body, key: Option<String>, name: Option<String>) -> Result<Response, ApiError> {
     let node = node(&app)?.clone();
-    let fingerprint: [u8; 32] = Sha256::digest(body.bytes()).into();
+    let fingerprint = body.fingerprint();
     let Order { mut requests, terms, encoding, .. } = Order::read_any(&app, body).await?;
     if encoding.format != Format::Png {
         let message = "`format` must be png: pictures of named jobs are kept without loss";
