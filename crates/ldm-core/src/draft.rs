@@ -364,7 +364,7 @@ impl Draft {
             (None, None) => sampler.schedules.first().map_or("default", String::as_str),
         };
         if !sampler.schedules.iter().any(|known| known == schedule) {
-            let message = format!("sampler {} does not run on the schedule {schedule:?}", sampler.name);
+            let message = format!("sampler {} does not run on `schedule` {schedule:?}", sampler.name);
             bad.push(Violation::new("schedule", message, sampler.schedules.join(", "), schedule));
             return None;
         }

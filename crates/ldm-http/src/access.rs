@@ -2,7 +2,7 @@
 //! it last has it written.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
@@ -16,7 +16,7 @@ use tracing::{Instrument, Span};
 use crate::error::ApiError;
 use crate::timing::Stages;
 use crate::trace::{self, Parent};
-use crate::{App, Metrics, request_id};
+use crate::{App, Metrics, dialects, request_id};
 
 /// What stands for an answer that the client did not wait for, as in nginx.
 const CLIENT_GONE: u16 = 499;
@@ -33,7 +33,9 @@ struct Record {
     request_id: String,
     method: Method,
     route: String,
+    path: String,
     started: Instant,
+    at: SystemTime,
     metrics: Arc<Metrics>,
     span: Span,
     /// The answer's `traceparent`.
@@ -61,9 +63,10 @@ impl Access {
             span.record("trace_id", parent.trace());
         }
         let trace = app.spans.name(&span).or_else(|| parent.map(|parent| parent.text().to_owned()));
+        let path = request.uri().path().to_owned();
         let (method, metrics) = (request.method().clone(), Arc::clone(&app.metrics));
-        let (started, told) = (Instant::now(), Mutex::default());
-        Self(Arc::new(Record { request_id, method, route, started, metrics, span, trace, told }))
+        let (started, at, told) = (Instant::now(), SystemTime::now(), Mutex::default());
+        Self(Arc::new(Record { request_id, method, route, path, started, at, metrics, span, trace, told }))
     }
 
     /// The request's id.
@@ -74,6 +77,11 @@ impl Access {
     /// When the request came.
     pub(crate) fn started(&self) -> Instant {
         self.0.started
+    }
+
+    /// The same as a date, in the web UI's digits.
+    pub(crate) fn time(&self) -> String {
+        stamp(self.0.at)
     }
 
     /// The request's span.
@@ -107,8 +115,7 @@ impl Access {
             names(&told.jobs)
         });
         if let Some(error) = response.extensions_mut().remove::<ApiError>() {
-            // A struct of strings always becomes JSON.
-            let body = serde_json::to_vec(&error.body(self.request_id())).unwrap_or_default();
+            let body = dialects::error_body(&self.0.path, &error, self.request_id());
             *response.body_mut() = Body::from(body);
             response.headers_mut().remove(header::CONTENT_LENGTH);
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -129,6 +136,11 @@ impl Access {
         }
         response
     }
+}
+
+/// Year, month, day, hour, minute and second, in UTC, without anything between them.
+pub(crate) fn stamp(at: SystemTime) -> String {
+    chrono::DateTime::<chrono::Utc>::from(at).format("%Y%m%d%H%M%S").to_string()
 }
 
 fn names(jobs: &[JobId]) -> String {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -59,6 +59,8 @@ pub struct App {
     pub(crate) admin: Option<Admin>,
     pub(crate) node: Option<Node>,
     pub(crate) roll: Roll,
+    pub(crate) options: dialects::a1111::Options,
+    pub(crate) began: SystemTime,
     origins: Vec<HeaderValue>,
 }
 
@@ -69,8 +71,19 @@ impl App {
     pub fn new(service: Service, metrics: Arc<Metrics>) -> Self {
         let limits = HttpLimits::default();
         let codec = Codec::new(&limits, Arc::clone(&metrics));
-        let (spans, roll) = (Spans::default(), Roll::default());
-        Self { service, metrics, limits, codec, spans, admin: None, node: None, roll, origins: Vec::new() }
+        Self {
+            service,
+            metrics,
+            limits,
+            codec,
+            spans: Spans::default(),
+            admin: None,
+            node: None,
+            roll: Roll::default(),
+            options: Default::default(),
+            began: SystemTime::now(),
+            origins: Vec::new(),
+        }
     }
 
     /// With spans of jobs, exported by the same [`Otlp`] whose layer the process's subscriber has.
@@ -112,6 +125,15 @@ impl App {
     /// What may be asked for, if it is known yet.
     pub(crate) fn catalogue(&self) -> Result<Arc<Catalogue>, ApiError> {
         self.service.catalogue().ok_or_else(|| ApiError::unready(&self.service.readiness()))
+    }
+
+    /// Refuses early when the queue is full: to unpack pictures for it would be work for nothing.
+    pub(crate) fn room(&self) -> Result<(), ApiError> {
+        let load = self.service.load();
+        match load.queued + load.running < load.limit {
+            true => Ok(()),
+            false => Err(ApiError::full(load.limit, self.service.until_free(1))),
+        }
     }
 
     /// What may be asked for, if jobs are taken now.

@@ -106,6 +106,11 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     }
 
+    /// No model of that name, by OpenAI's word.
+    pub(crate) fn unknown_model(name: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "model_not_found", format!("there is no model {name:?} here"))
+    }
+
     /// Who asks has not shown that they may.
     pub(crate) fn unauthorized(message: &str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)

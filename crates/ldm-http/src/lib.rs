@@ -11,7 +11,6 @@ mod admin;
 mod app;
 #[allow(dead_code, reason = "keys and dialects to come use the rest")]
 mod caller;
-#[allow(dead_code, reason = "dialects to come use the rest")]
 mod calls;
 mod codec;
 mod dialects;

@@ -7,7 +7,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use ldm_engine::fake::{FakeControl, FakeExecutor, FakeOptions};
 use ldm_engine::ledger::{LedgerLimits, Memory, Retention, SystemClock};
-use ldm_engine::node::{Node, Parts};
+use ldm_engine::node::{self, Node};
 use ldm_engine::objects::Objects;
 use ldm_engine::{Limits, Service};
 use serde_json::Value;
@@ -33,7 +33,7 @@ pub(crate) async fn house() -> (Router, Arc<FakeControl>) {
 /// A node in memory for the app's service.
 pub(crate) fn node(state: &App) -> Node {
     let clock = Arc::new(SystemClock::default());
-    Node::start(Parts {
+    Node::start(node::Parts {
         name: "test".to_owned(),
         service: state.service.clone(),
         ledger: Arc::new(Memory::with_clock(LedgerLimits::default(), Arc::clone(&clock) as _)),

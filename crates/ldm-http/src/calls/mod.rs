@@ -4,6 +4,7 @@
 mod follow;
 mod guest;
 mod kept;
+mod press;
 mod roll;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use ldm_engine::Ticket;
 
 pub(crate) use follow::{Followed, follow};
 pub(crate) use guest::{Guest, Leaving};
+pub(crate) use press::{Press, Written};
 pub(crate) use roll::{Entry, Roll, State};
 
 use crate::access::Access;

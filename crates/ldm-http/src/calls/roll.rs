@@ -70,6 +70,7 @@ impl Entry {
     }
 
     /// A look at its progress.
+    #[allow(dead_code, reason = "streams of passing jobs will look")]
     pub(crate) fn watch(&self) -> Watch {
         self.watch.clone()
     }

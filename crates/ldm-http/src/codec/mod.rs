@@ -4,8 +4,8 @@ mod read;
 mod run;
 mod write;
 
-pub(crate) use read::decode;
 pub use read::{Picture, Unreadable, read_picture, read_plane, read_with_alpha};
+pub(crate) use read::{decode, decode_with_alpha};
 pub(crate) use run::Codec;
 pub use write::{Unwritable, write_picture};
 pub(crate) use write::{encode, signed};

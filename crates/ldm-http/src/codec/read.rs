@@ -36,6 +36,11 @@ pub(crate) fn decode(text: &str, max_pixels: u64) -> Result<Raster, Unreadable> 
     read_picture(&unwrapped(text)?, max_pixels)
 }
 
+/// Reads a picture in base64, with or without `data:` in front, with what it says of transparency.
+pub(crate) fn decode_with_alpha(text: &str, max_pixels: u64) -> Result<Picture, Unreadable> {
+    read_with_alpha(&unwrapped(text)?, max_pixels)
+}
+
 /// A picture as its file has it, upright.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picture {

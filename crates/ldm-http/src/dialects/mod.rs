@@ -1,12 +1,26 @@
 //! The ways to speak to the service. A dialect has a folder and a line here; it calls the service and the codec, nothing else.
 
+pub(crate) mod a1111;
+mod kserve;
 pub(crate) mod native;
+mod openai;
 
 use axum::Router;
 
 use crate::App;
+use crate::error::ApiError;
 
 /// The routes of every dialect.
 pub(crate) fn routes() -> Router<App> {
-    native::routes()
+    native::routes().merge(openai::routes()).merge(a1111::routes()).merge(kserve::routes())
+}
+
+/// An error at that path, as clients of its dialect expect it. OpenAI's errors are the native ones.
+pub(crate) fn error_body(path: &str, error: &ApiError, request_id: &str) -> Vec<u8> {
+    let body = match a1111::speaks(path) {
+        true => serde_json::to_vec(&a1111::error_body(error, request_id)),
+        false => serde_json::to_vec(&error.body(request_id)),
+    };
+    // A struct of strings always becomes JSON.
+    body.unwrap_or_default()
 }

@@ -1,26 +1,22 @@
 //! From an order to its answer: JSON, the picture itself, or a stream of events.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use ldm_core::{Catalogue, Ending, JobId, Output, Request, Timings};
+use ldm_core::{Catalogue, Ending, JobId, Request};
 
 use super::order::Order;
 use super::{early, events, wire};
 use crate::App;
-use crate::access::Access;
-use crate::calls::{Call, Guest, Leaving, Submission};
-use crate::codec::{self, Encoding, base64};
-use crate::error::{self, ApiError};
+use crate::calls::{Call, Guest, Leaving, Press, Submission, Written};
+use crate::codec::{Encoding, base64};
+use crate::error::ApiError;
 use crate::metadata::Notes;
 use crate::negotiate::Form;
-use crate::provenance::Provenance;
-use crate::trace::Told;
 
 /// Submits the order and answers in that form. Dropping the future, as axum does when the client goes, drops the call.
 pub(super) async fn answer(app: App, guest: Guest, form: Form, order: Order) -> Result<Response, ApiError> {
@@ -28,22 +24,22 @@ pub(super) async fn answer(app: App, guest: Guest, form: Form, order: Order) -> 
     let Order { requests, terms, encoding, catalogue } = order;
     let Some(first) = requests.first() else { return Err(ApiError::internal()) };
     let parameters = wire::Parameters::of(first, requests.len(), encoding);
-    let made = Provenance::of(&catalogue, &first.model);
-    let submitted = SystemTime::now();
     let submission = Submission { leaving, ..Submission::new(requests, terms) };
     let call = Call::start(&app, &access, &caller, submission).await?;
-    let (ids, requests) = (call.ids().to_vec(), call.requests().to_vec());
-    let press = Press { app, access, encoding, catalogue, made: Arc::new(made), submitted, ids, requests, parameters };
+    let desk = Desk { press: Press::new(app, access, catalogue, encoding, &call), parameters };
     match form {
-        Form::Json if leaving == Leaving::Continue => Ok(early::response(json(press, call))),
-        Form::Json => Ok(Json(json(press, call).await?).into_response()),
-        Form::Picture(_) => raw(press, call).await,
-        Form::Events => Ok(events::response(press, call)),
+        Form::Json if leaving == Leaving::Continue => {
+            let request_id = desk.press.access.request_id().to_owned();
+            Ok(early::response(request_id, json(desk, call)))
+        }
+        Form::Json => Ok(Json(json(desk, call).await?).into_response()),
+        Form::Picture(_) => raw(desk, call).await,
+        Form::Events => Ok(events::response(desk, call)),
     }
 }
 
 /// All pictures in one answer; the first failure is the answer and cancels the other jobs.
-async fn json(press: Press, mut call: Call) -> Result<wire::Answer, ApiError> {
+async fn json(desk: Desk, mut call: Call) -> Result<wire::Answer, ApiError> {
     let mut pictures: Vec<Option<wire::Picture>> = call.requests().iter().map(|_| None).collect();
     let mut writing = FuturesUnordered::new();
     loop {
@@ -54,18 +50,18 @@ async fn json(press: Press, mut call: Call) -> Result<wire::Answer, ApiError> {
                 pictures[index] = Some(picture?);
             }
             Some((index, ending)) = call.next_ending() => {
-                let press = &press;
-                writing.push(async move { (index, press.picture(index, ending).await) });
+                let desk = &desk;
+                writing.push(async move { (index, desk.picture(index, ending).await) });
             }
             else => break,
         }
     }
     drop(writing);
-    Ok(press.bound(pictures.into_iter().flatten().collect()))
+    Ok(desk.bound(pictures.into_iter().flatten().collect()))
 }
 
 /// The picture itself; an order for several has been refused.
-async fn raw(press: Press, mut call: Call) -> Result<Response, ApiError> {
+async fn raw(Desk { press, .. }: Desk, mut call: Call) -> Result<Response, ApiError> {
     let (_, ending) = call.next_ending().await.ok_or_else(ApiError::internal)?;
     let Written { output, body, sha256, .. } = press.written(0, ending, |file| file).await?;
     let kind = HeaderValue::from_static(press.encoding.format.mime());
@@ -74,36 +70,20 @@ async fn raw(press: Press, mut call: Call) -> Result<Response, ApiError> {
     Ok((headers, body).into_response())
 }
 
-/// A finished picture, written.
-struct Written<T> {
-    output: Output,
-    body: T,
-    sha256: String,
-    image: Duration,
-}
-
 /// What turns an order's endings into its answer.
-pub(super) struct Press {
-    pub(super) app: App,
-    pub(super) access: Access,
-    encoding: Encoding,
-    catalogue: Arc<Catalogue>,
-    made: Arc<Provenance>,
-    submitted: SystemTime,
-    /// A job per picture, or one for all.
-    ids: Vec<JobId>,
-    requests: Vec<Arc<Request>>,
+pub(super) struct Desk {
+    pub(super) press: Press,
     parameters: wire::Parameters,
 }
 
-impl Press {
+impl Desk {
     /// The picture of the job with that index, on the wire.
     pub(super) async fn picture(&self, index: usize, ending: Ending) -> Result<wire::Picture, ApiError> {
-        let Written { output, body, sha256, image } = self.written(index, ending, base64).await?;
+        let Written { output, body, sha256, image } = self.press.written(index, ending, base64).await?;
         Ok(wire::Picture {
-            id: self.id(index).map(|id| id.to_string()).unwrap_or_default(),
+            id: self.press.id(index).map(|id| id.to_string()).unwrap_or_default(),
             b64: body,
-            mime: self.encoding.format.mime(),
+            mime: self.press.encoding.format.mime(),
             seed: output.request.seed,
             width: output.image.width(),
             height: output.image.height(),
@@ -114,38 +94,12 @@ impl Press {
 
     /// All pictures, in one answer.
     pub(super) fn bound(self, images: Vec<wire::Picture>) -> wire::Answer {
-        let total_ms = wire::ms(self.access.started().elapsed());
-        let ids = self.ids.iter().map(JobId::to_string).collect();
-        let engine = Arc::unwrap_or_clone(self.made);
-        let (model, parameters) = (self.parameters.model.clone(), self.parameters);
+        let Self { press, parameters } = self;
+        let total_ms = wire::ms(press.access.started().elapsed());
+        let ids = press.ids.iter().map(JobId::to_string).collect();
+        let engine = Arc::unwrap_or_clone(press.made);
+        let model = parameters.model.clone();
         wire::Answer { ids, model, engine, images, parameters, total_ms, server_timing: None }
-    }
-
-    /// The picture's file as `shape` has it; on the way the job is told to the trace, and its times to the record.
-    async fn written<T, F>(&self, index: usize, ending: Ending, shape: F) -> Result<Written<T>, ApiError>
-    where
-        T: Send + 'static,
-        F: FnOnce(Vec<u8>) -> T + Send + 'static,
-    {
-        let reason = ending.reason();
-        let output = error::finished(ending).inspect_err(|_| self.told(index, reason, None))?;
-        let (picture, catalogue, made) = (output.clone(), Arc::clone(&self.catalogue), Arc::clone(&self.made));
-        let (encoding, pixels) = (self.encoding, u64::from(output.image.width()) * u64::from(output.image.height()));
-        let write = move || codec::signed(&picture, &catalogue, &made, encoding).map(|(file, sha256)| (shape(file), sha256));
-        let ((body, sha256), image) = self.app.codec.write(pixels, write).await?;
-        self.access.picture(output.timings, image);
-        self.told(index, reason, Some((output.timings, image)));
-        Ok(Written { output, body, sha256, image })
-    }
-
-    /// The job of the picture with that index.
-    fn id(&self, index: usize) -> Option<JobId> {
-        self.ids.get(index).or(self.ids.first()).copied()
-    }
-
-    fn told(&self, index: usize, reason: &'static str, stages: Option<(Timings, Duration)>) {
-        let (Some(id), Some(request)) = (self.id(index), self.requests.get(index)) else { return };
-        self.app.spans.job(self.access.span(), &Told { id, request, submitted: self.submitted, stages, reason });
     }
 }
 
@@ -153,6 +107,13 @@ impl Press {
 pub(crate) fn notes(request: &Request, catalogue: &Catalogue, encoding: Encoding) -> Notes {
     let label = catalogue.sampler(&request.sampler).map_or(request.sampler.as_str(), |(sampler, _)| &sampler.label);
     Notes::new(request, label, parameters(request, encoding))
+}
+
+/// The request as AUTOMATIC1111's web UI writes it.
+pub(crate) fn infotext(request: &Request, catalogue: &Catalogue) -> String {
+    let encoding = Encoding { format: crate::codec::Format::Png, quality: 100 };
+    let notes = notes(request, catalogue, encoding);
+    notes.texts().find(|(keyword, _)| *keyword == "parameters").map(|(_, text)| text.to_owned()).unwrap_or_default()
 }
 
 /// The parameters of one picture, as JSON.

@@ -16,18 +16,21 @@ use crate::error::ApiError;
 const ALIVE: Duration = Duration::from_secs(10);
 
 /// A `200` at once, with the JSON when it is there. What fails by then is an error in the body.
-pub(super) fn response(answer: impl Future<Output = Result<wire::Answer, ApiError>> + Send + 'static) -> Response {
+pub(super) fn response(
+    request_id: String,
+    answer: impl Future<Output = Result<wire::Answer, ApiError>> + Send + 'static,
+) -> Response {
     // Pinned on the heap, so that each turn of the stream may wait for it a while longer.
-    let answer = Box::pin(answer);
-    let body = stream::unfold(Some(answer), |waiting| async move {
-        let mut answer = waiting?;
+    let waiting = Some((request_id, Box::pin(answer)));
+    let body = stream::unfold(waiting, |waiting| async move {
+        let (request_id, mut answer) = waiting?;
         match tokio::time::timeout(ALIVE, &mut answer).await {
-            Err(_) => Some((Ok::<_, Infallible>(Bytes::from_static(b" ")), Some(answer))),
+            Err(_) => Some((Ok::<_, Infallible>(Bytes::from_static(b" ")), Some((request_id, answer)))),
             Ok(answer) => {
                 // A struct of strings and numbers always becomes JSON.
                 let json = match answer {
                     Ok(answer) => serde_json::to_vec(&answer),
-                    Err(error) => serde_json::to_vec(&error.body("")),
+                    Err(error) => serde_json::to_vec(&error.body(&request_id)),
                 };
                 Some((Ok(json.unwrap_or_default().into()), None))
             }

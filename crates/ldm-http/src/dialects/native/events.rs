@@ -8,7 +8,7 @@ use futures_util::stream;
 use ldm_core::{Event, Progress};
 use serde::Serialize;
 
-use super::answer::Press;
+use super::answer::Desk;
 use super::wire;
 use crate::calls::Call;
 use crate::codec::{self, Encoding, Format, base64};
@@ -21,7 +21,7 @@ const PREVIEW: Encoding = Encoding { format: Format::Jpeg, quality: 80 };
 /// The stream of one order. Dropping it drops the call.
 struct Watch {
     /// `None` when the last event has been made.
-    call: Option<(Call, Press)>,
+    call: Option<(Call, Desk)>,
     pictures: Vec<Option<wire::Picture>>,
     /// The step of the newest preview sent, per picture.
     previewed: Vec<u32>,
@@ -30,11 +30,11 @@ struct Watch {
 }
 
 /// The response that streams an order's events.
-pub(super) fn response(press: Press, call: Call) -> Response {
+pub(super) fn response(desk: Desk, call: Call) -> Response {
     let watch = Watch {
         pictures: call.requests().iter().map(|_| None).collect(),
         previewed: vec![0; call.requests().len()],
-        call: Some((call, press)),
+        call: Some((call, desk)),
         ready: VecDeque::new(),
     };
     sse::response(stream::unfold(watch, |mut watch| async move { watch.next().await.map(|sent| (sent, watch)) }))
@@ -43,17 +43,17 @@ pub(super) fn response(press: Press, call: Call) -> Response {
 impl Watch {
     async fn next(&mut self) -> Option<Sent> {
         while self.ready.is_empty() {
-            let (mut call, press) = self.call.take()?;
-            match self.hear(&mut call, &press).await {
-                Ok(()) if self.pictures.iter().any(Option::is_none) => self.call = Some((call, press)),
+            let (mut call, desk) = self.call.take()?;
+            match self.hear(&mut call, &desk).await {
+                Ok(()) if self.pictures.iter().any(Option::is_none) => self.call = Some((call, desk)),
                 Ok(()) => {
                     let pictures = self.pictures.drain(..).flatten().collect();
-                    let server_timing = Some(press.access.timing());
-                    self.ready.push_back(event("result", &wire::Answer { server_timing, ..press.bound(pictures) }));
+                    let server_timing = Some(desk.press.access.timing());
+                    self.ready.push_back(event("result", &wire::Answer { server_timing, ..desk.bound(pictures) }));
                 }
                 Err(error) => {
-                    let error = error.body(press.access.request_id());
-                    self.ready.push_back(event("error", &wire::LastError { error, server_timing: press.access.timing() }));
+                    let error = error.body(desk.press.access.request_id());
+                    self.ready.push_back(event("error", &wire::LastError { error, server_timing: desk.press.access.timing() }));
                 }
             }
         }
@@ -61,16 +61,16 @@ impl Watch {
     }
 
     /// Takes in one event.
-    async fn hear(&mut self, call: &mut Call, press: &Press) -> Result<(), ApiError> {
+    async fn hear(&mut self, call: &mut Call, desk: &Desk) -> Result<(), ApiError> {
         // Every job tells its ending, so the stream does not end before the pictures are there.
         match call.next().await.ok_or_else(ApiError::internal)? {
-            (image, Event::Progress(progress)) => self.progress(image, progress, press).await?,
-            (image, Event::Ended(ending)) => self.pictures[image] = Some(press.picture(image, ending).await?),
+            (image, Event::Progress(progress)) => self.progress(image, progress, desk).await?,
+            (image, Event::Ended(ending)) => self.pictures[image] = Some(desk.picture(image, ending).await?),
         }
         Ok(())
     }
 
-    async fn progress(&mut self, image: usize, progress: Progress, press: &Press) -> Result<(), ApiError> {
+    async fn progress(&mut self, image: usize, progress: Progress, desk: &Desk) -> Result<(), ApiError> {
         let stage = |stage| event("progress", &wire::Progress { image, stage, step: None, steps: None });
         match progress {
             Progress::Queued { position } => self.ready.push_back(event("queued", &wire::Queued { image, position })),
@@ -86,7 +86,7 @@ impl Watch {
                     let (width, height) = (preview.image.width(), preview.image.height());
                     let pixels = u64::from(width) * u64::from(height);
                     let write = move || codec::encode(&preview.image, PREVIEW, None).map(base64);
-                    let (b64, _) = press.app.codec.write(pixels, write).await?;
+                    let (b64, _) = desk.press.app.codec.write(pixels, write).await?;
                     let shown = wire::Preview { image, step, b64, mime: PREVIEW.format.mime(), width, height };
                     self.ready.push_back(event("preview", &shown));
                 }

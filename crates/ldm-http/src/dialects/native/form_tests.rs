@@ -44,7 +44,8 @@ async fn a_form_says_what_json_says() {
 async fn what_is_wrong_with_a_form_has_the_names_that_json_has() {
     let router = app(ready().await.0);
     let base64 = crate::codec::base64(picture(8, 8));
-    let table: [(&str, Option<&str>, &[u8], u16, &str); 12] = [
+    type Row<'a> = (&'a str, Option<&'a str>, &'a [u8], u16, &'a str);
+    let table: [Row<'_>; 12] = [
         ("steps", None, b"many", 422, "steps"),
         ("steps", None, b"2.5", 422, "steps"),
         ("steps", None, b"\"2\"", 422, "steps"),

@@ -18,7 +18,7 @@ mod tests;
 mod txt2img;
 mod wire;
 
-pub(crate) use answer::{notes, parameters};
+pub(crate) use answer::{infotext, notes, parameters};
 pub use jobs::keeper;
 
 use axum::Router;
@@ -33,6 +33,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/v1/img2img", post(img2img::img2img))
         .route("/v1/estimate", post(estimate::estimate))
         .route("/v1/models", get(catalogue::models))
+        .route("/v1/models/{*id}", get(catalogue::model))
         .route("/v1/samplers", get(catalogue::samplers))
         .merge(jobs::routes())
 }

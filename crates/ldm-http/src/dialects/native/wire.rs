@@ -192,8 +192,27 @@ pub(super) struct Preview {
 /// The answer of `GET /v1/models`.
 #[derive(Serialize)]
 pub(super) struct Models {
+    /// `list`, as OpenAI's clients expect it.
+    object: &'static str,
+    data: Vec<Named>,
     models: Vec<Model>,
     bounds: Bounds,
+}
+
+/// A model by its name alone, as OpenAI's clients list it.
+#[derive(Serialize)]
+pub(super) struct Named {
+    id: String,
+    object: &'static str,
+    created: u64,
+    owned_by: &'static str,
+}
+
+impl Named {
+    /// `created`: seconds since 1970.
+    pub(super) fn new(id: &str, created: u64) -> Self {
+        Self { id: id.to_owned(), object: "model", created, owned_by: "latentd" }
+    }
 }
 
 #[derive(Serialize)]
@@ -241,7 +260,9 @@ struct Bounds {
 }
 
 impl Models {
-    pub(super) fn of(catalogue: &Catalogue) -> Self {
+    /// Those that `may` be used; the first of all is the default. `began`: seconds since 1970.
+    pub(super) fn of(catalogue: &Catalogue, may: impl Fn(&str) -> bool, began: u64) -> Self {
+        let seen = || catalogue.models.iter().enumerate().filter(|(_, model)| may(&model.id));
         let model = |(i, model): (usize, &ldm_core::Model)| Model {
             id: model.id.clone(),
             default: i == 0,
@@ -267,7 +288,9 @@ impl Models {
         };
         let ldm_core::Bounds { steps, guidance, images, prompt_chars } = catalogue.bounds;
         Self {
-            models: catalogue.models.iter().enumerate().map(model).collect(),
+            object: "list",
+            data: seen().map(|(_, model)| Named::new(&model.id, began)).collect(),
+            models: seen().map(model).collect(),
             bounds: Bounds { steps, guidance, images, prompt_chars },
         }
     }

@@ -1,0 +1,151 @@
+//! What a body says, with the defaults of `modules/processing.py`.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use ldm_core::{Violation, Violations};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::App;
+use crate::error::ApiError;
+
+/// A JSON body, whatever its content type says; an empty one is an empty object.
+pub(super) struct Body(pub(super) Bytes);
+
+impl FromRequest<App> for Body {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let read = Bytes::from_request(request, app).await.map_err(|rejection| match rejection.into_response().status() {
+            StatusCode::PAYLOAD_TOO_LARGE => ApiError::body_too_large(app.limits.body_bytes),
+            _ => ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body could not be read to its end"),
+        });
+        read.map(Self).inspect_err(|error| app.metrics.rejected(error.code))
+    }
+}
+
+impl Body {
+    /// The body as an object, and as what it says.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<(Map<String, Value>, T), ApiError> {
+        let body: &[u8] = if self.0.is_empty() { b"{}" } else { &self.0 };
+        let said: Map<String, Value> = serde_json::from_slice(body).map_err(|error| ApiError::malformed(&error))?;
+        // A field that is null is not said.
+        let kept: Map<_, _> =
+            said.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), value.clone())).collect();
+        let read = serde_path_to_error::deserialize(Value::Object(kept)).map_err(|error| {
+            let field = error.path().to_string();
+            let message = format!("`{field}`: {}", error.inner());
+            ApiError::from(Violations(vec![Violation::new(&field, message, "see the reference", "")]))
+        })?;
+        Ok((said, read))
+    }
+}
+
+/// The fields of txt2img and img2img.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Fields {
+    pub(super) prompt: String,
+    pub(super) negative_prompt: String,
+    pub(super) styles: Vec<String>,
+    pub(super) seed: i64,
+    pub(super) subseed: i64,
+    pub(super) subseed_strength: f64,
+    pub(super) sampler_name: Option<String>,
+    pub(super) sampler_index: String,
+    pub(super) scheduler: Option<String>,
+    pub(super) batch_size: i64,
+    pub(super) n_iter: i64,
+    pub(super) steps: i64,
+    pub(super) cfg_scale: f64,
+    pub(super) width: i64,
+    pub(super) height: i64,
+    pub(super) eta: Option<f64>,
+    pub(super) override_settings: Map<String, Value>,
+    pub(super) send_images: bool,
+    pub(super) force_task_id: Option<String>,
+    pub(super) denoising_strength: f64,
+    // txt2img alone.
+    pub(super) enable_hr: bool,
+    pub(super) hr_scale: f64,
+    pub(super) hr_upscaler: Option<String>,
+    pub(super) hr_second_pass_steps: i64,
+    pub(super) hr_resize_x: i64,
+    pub(super) hr_resize_y: i64,
+    // img2img alone.
+    pub(super) init_images: Vec<String>,
+    pub(super) mask: Option<String>,
+    pub(super) resize_mode: i64,
+    pub(super) mask_blur: Option<f64>,
+    pub(super) mask_blur_x: f64,
+    pub(super) mask_blur_y: f64,
+    pub(super) inpainting_fill: i64,
+    pub(super) inpaint_full_res: Value,
+    pub(super) inpaint_full_res_padding: i64,
+    pub(super) inpainting_mask_invert: Value,
+    pub(super) include_init_images: bool,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        Self {
+            prompt: String::new(),
+            negative_prompt: String::new(),
+            styles: Vec::new(),
+            seed: -1,
+            subseed: -1,
+            subseed_strength: 0.0,
+            sampler_name: None,
+            sampler_index: "Euler".to_owned(),
+            scheduler: None,
+            batch_size: 1,
+            n_iter: 1,
+            steps: 50,
+            cfg_scale: 7.0,
+            width: 512,
+            height: 512,
+            eta: None,
+            override_settings: Map::new(),
+            send_images: true,
+            force_task_id: None,
+            denoising_strength: 0.75,
+            enable_hr: false,
+            hr_scale: 2.0,
+            hr_upscaler: None,
+            hr_second_pass_steps: 0,
+            hr_resize_x: 0,
+            hr_resize_y: 0,
+            init_images: Vec::new(),
+            mask: None,
+            resize_mode: 0,
+            mask_blur: None,
+            mask_blur_x: 4.0,
+            mask_blur_y: 4.0,
+            inpainting_fill: 0,
+            inpaint_full_res: Value::Bool(true),
+            inpaint_full_res_padding: 0,
+            inpainting_mask_invert: Value::from(0),
+            include_init_images: false,
+        }
+    }
+}
+
+impl Fields {
+    /// `true`, `1` and `"true"` are all in use.
+    pub(super) fn truth(value: &Value) -> bool {
+        match value {
+            Value::Bool(truth) => *truth,
+            Value::Number(number) => number.as_f64().is_some_and(|number| number != 0.0),
+            Value::String(text) => matches!(text.to_ascii_lowercase().as_str(), "true" | "1" | "yes"),
+            _ => false,
+        }
+    }
+
+    /// The setting, where this request overrides it.
+    pub(super) fn setting(&self, name: &str) -> Option<&Value> {
+        self.override_settings.get(name).filter(|value| !value.is_null())
+    }
+}
