@@ -3,11 +3,12 @@
 use axum::body::Bytes;
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use ldm_core::{Violation, Violations};
 
 use crate::App;
 use crate::error::ApiError;
+use crate::negotiate::kind;
 
 /// Parts at most.
 const MOST_PARTS: usize = 64;
@@ -46,8 +47,7 @@ impl Part {
 
 /// Whether the body says that it is `multipart/form-data`.
 pub(crate) fn is_multipart(headers: &HeaderMap) -> bool {
-    let said = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    said.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("multipart/form-data")
+    kind(headers) == "multipart/form-data"
 }
 
 /// Reads a body whose headers say that it is `multipart/form-data`: at most 64 parts, names of 256 bytes, texts of 1 MiB, and all of
@@ -108,6 +108,7 @@ fn refused(error: &MultipartError, app: &App) -> ApiError {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use axum::http::header;
 
     use super::*;
     use crate::testing::{form, ready};

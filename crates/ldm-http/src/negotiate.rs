@@ -48,9 +48,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Form {
 
 /// Whether the body says that it is JSON.
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {
-    let said = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let kind = said.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    let kind = kind(headers);
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
+/// The media type that the body says it has, without parameters; empty if it says none.
+pub(crate) fn kind(headers: &HeaderMap) -> String {
+    let said = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    said.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
 }
 
 /// The form that is liked best, if any is; JSON when nothing was said.

@@ -131,3 +131,10 @@ pub(crate) fn form(parts: &Parts<'_>) -> (String, Vec<u8>) {
     body.extend(format!("--{boundary}--\r\n").bytes());
     (format!("multipart/form-data; boundary={boundary}"), body)
 }
+
+/// A chunk of a PNG file, with its checksum.
+pub(crate) fn png_chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let shift = |crc: u32| (0..8).fold(crc, |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 });
+    let crc = !name.iter().chain(body).fold(u32::MAX, |crc, byte| shift(crc ^ u32::from(*byte)));
+    [&(body.len() as u32).to_be_bytes()[..], name, body, &crc.to_be_bytes()].concat()
+}

@@ -20,9 +20,6 @@ use super::files;
 use crate::exit::Usage;
 use crate::telemetry;
 
-/// JPEG quality, as over HTTP when a request does not say.
-const QUALITY: u8 = 90;
-
 /// Arguments of `latentd generate`. What is not given is the model's default.
 #[derive(Debug, clap::Args)]
 #[command(allow_negative_numbers = true)]
@@ -331,7 +328,7 @@ async fn picture(args: &Args, draft: Draft, format: Format, service: &Service) -
     let output = watched(ticket, &bar).await;
     bar.finish_and_clear();
     let output = output?;
-    Ok((write_picture(&output, &catalogue, Encoding { format, quality: QUALITY })?, output))
+    Ok((write_picture(&output, &catalogue, Encoding { format, quality: None })?, output))
 }
 
 /// Shows the job's progress until it ends.

@@ -1,11 +1,15 @@
 //! Pictures in and out: base64, PNG, JPEG and WebP to `Raster` and back, off the runtime's threads.
 
+pub(crate) mod container;
 mod read;
 mod run;
+#[cfg(test)]
+mod tests;
+mod webp;
 mod write;
 
 pub use read::{Picture, Unreadable, read_picture, read_plane, read_with_alpha};
-pub(crate) use read::{decode, decode_with_alpha};
+pub(crate) use read::{decode, decode_with_alpha, format_of, unwrapped};
 pub(crate) use run::Codec;
 pub use write::{Unwritable, write_picture};
 pub(crate) use write::{encode, signed};
@@ -18,15 +22,28 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&ALPHABET, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 
+/// JPEG quality when nobody says.
+const JPEG_QUALITY: u8 = 90;
+
 /// A picture's format on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Lossless, with what made it.
+    /// Lossless.
     Png,
     /// Lossy.
     Jpeg,
-    /// Lossless.
+    /// Lossless, unless a quality below 100 is said.
     WebP,
+}
+
+impl From<Format> for image::ImageFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Png => Self::Png,
+            Format::Jpeg => Self::Jpeg,
+            Format::WebP => Self::WebP,
+        }
+    }
 }
 
 impl Format {
@@ -64,8 +81,19 @@ impl Format {
 pub struct Encoding {
     /// The file's format.
     pub format: Format,
-    /// 1 to 100; means something to JPEG alone.
-    pub quality: u8,
+    /// 1 to 100. Not said it is 90 for JPEG; WebP is lossless then, and at 100. PNG takes none.
+    pub quality: Option<u8>,
+}
+
+impl Encoding {
+    /// The quality that the file has, where it has one.
+    pub(crate) fn resolved_quality(self) -> Option<u8> {
+        match self.format {
+            Format::Png => None,
+            Format::Jpeg => Some(self.quality.unwrap_or(JPEG_QUALITY)),
+            Format::WebP => self.quality,
+        }
+    }
 }
 
 /// `bytes` in base64.

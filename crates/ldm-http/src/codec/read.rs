@@ -6,7 +6,7 @@ use base64::Engine;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use ldm_core::{Plane, Raster};
 
-use super::BASE64;
+use super::{BASE64, Format, container};
 
 /// Why a picture was not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,23 +89,34 @@ pub fn read_plane(file: &[u8], max_pixels: u64) -> Result<Plane, Unreadable> {
 /// Reads such a file with what it says of transparency, upright.
 pub fn read_with_alpha(file: &[u8], max_pixels: u64) -> Result<Picture, Unreadable> {
     let bad = |error: image::ImageError| Unreadable::Picture(error.to_string());
-    let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format().map_err(|error| bad(error.into()))?;
-    if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) {
-        return Err(Unreadable::Picture("it begins like none of them".to_owned()));
-    }
+    let format = format_of(file)?;
+    let fits = |(width, height)| match u64::from(width) * u64::from(height) > max_pixels {
+        true => Err(Unreadable::TooLarge { width, height, limit: max_pixels }),
+        false => Ok((width, height)),
+    };
+    // What is far too large the decoder refuses without a size.
+    container::claimed(format, file).map_or(Ok(()), |size| fits(size).map(drop))?;
+    let mut reader = ImageReader::with_format(Cursor::new(file), format.into());
     let mut limits = Limits::default();
     // 16-bit RGBA twice over, and room for what small pictures need besides.
     limits.max_alloc = Some(max_pixels.saturating_mul(16).saturating_add(8 << 20));
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(bad)?;
-    let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > max_pixels {
-        return Err(Unreadable::TooLarge { width, height, limit: max_pixels });
-    }
+    container::check(format, file, fits(decoder.dimensions())?)?;
     let orientation = decoder.orientation().map_err(bad)?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(bad)?;
     picture.apply_orientation(orientation);
     parted(picture)
+}
+
+/// The format that a file begins like.
+pub(crate) fn format_of(file: &[u8]) -> Result<Format, Unreadable> {
+    match image::guess_format(file) {
+        Ok(ImageFormat::Png) => Ok(Format::Png),
+        Ok(ImageFormat::Jpeg) => Ok(Format::Jpeg),
+        Ok(ImageFormat::WebP) => Ok(Format::WebP),
+        _ => Err(Unreadable::Picture("it begins like none of them".to_owned())),
+    }
 }
 
 /// Colours and alpha apart.
@@ -125,11 +136,13 @@ fn parted(picture: DynamicImage) -> Result<Picture, Unreadable> {
 }
 
 /// The bytes behind base64 that may be wrapped in a `data:` URL and broken into lines.
-fn unwrapped(text: &str) -> Result<Vec<u8>, Unreadable> {
-    let body = match text.strip_prefix("data:").map(|url| url.split_once(',')) {
-        None => text,
-        Some(Some((kind, body))) if kind.ends_with(";base64") => body,
-        Some(_) => return Err(Unreadable::Base64("a `data:` URL must have `;base64,` before the picture".to_owned())),
+pub(crate) fn unwrapped(text: &str) -> Result<Vec<u8>, Unreadable> {
+    let text = text.trim();
+    let is_url = text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
+    let body = match text.split_once(',') {
+        _ if !is_url => text,
+        Some((kind, body)) if kind.to_ascii_lowercase().ends_with(";base64") => body,
+        _ => return Err(Unreadable::Base64("a `data:` URL must have `;base64,` before the picture".to_owned())),
     };
     let bytes = if body.bytes().any(|byte| byte.is_ascii_whitespace()) {
         BASE64.decode(body.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect::<Vec<_>>())
@@ -142,14 +155,14 @@ fn unwrapped(text: &str) -> Result<Vec<u8>, Unreadable> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{Encoding, Format, base64, encode};
+    use crate::codec::{Encoding, base64, encode};
 
     fn sample() -> Raster {
         Raster::new(3, 2, (0..18).map(|i| i * 14).collect::<Vec<u8>>()).unwrap()
     }
 
     fn written(format: Format) -> String {
-        base64(encode(&sample(), Encoding { format, quality: 90 }, None).unwrap())
+        base64(encode(&sample(), Encoding { format, quality: None }, None).unwrap())
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::dialects::native;
 use crate::error::ApiError;
 
 /// Pictures of this dialect are PNGs.
-pub(super) const ENCODING: Encoding = Encoding { format: Format::Png, quality: 100 };
+pub(super) const ENCODING: Encoding = Encoding { format: Format::Png, quality: None };
 
 /// What a body asks for, checked.
 pub(super) struct Order {

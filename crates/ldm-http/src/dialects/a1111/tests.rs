@@ -19,7 +19,7 @@ async fn ask(router: &Router, path: &str, body: Value) -> Answer {
 }
 
 fn picture(width: u32, height: u32, level: u8) -> String {
-    base64(encode(&Raster::filled(width, height, [level; 3]), Encoding { format: Format::Png, quality: 100 }, None).unwrap())
+    base64(encode(&Raster::filled(width, height, [level; 3]), Encoding { format: Format::Png, quality: None }, None).unwrap())
 }
 
 fn small(more: Value) -> Value {

@@ -111,7 +111,7 @@ pub(crate) fn notes(request: &Request, catalogue: &Catalogue, encoding: Encoding
 
 /// The request as AUTOMATIC1111's web UI writes it.
 pub(crate) fn infotext(request: &Request, catalogue: &Catalogue) -> String {
-    let encoding = Encoding { format: crate::codec::Format::Png, quality: 100 };
+    let encoding = Encoding { format: crate::codec::Format::Png, quality: None };
     let notes = notes(request, catalogue, encoding);
     notes.texts().find(|(keyword, _)| *keyword == "parameters").map(|(_, text)| text.to_owned()).unwrap_or_default()
 }

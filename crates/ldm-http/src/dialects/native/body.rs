@@ -61,7 +61,12 @@ async fn read(request: Request, app: &App) -> Result<Body, ApiError> {
         let message = "send the header `content-type: application/json`, or a form as `multipart/form-data`";
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
     }
-    Bytes::from_request(request, app).await.map(Body::Json).map_err(|rejection| match rejection.into_response().status() {
+    bytes(request, app).await.map(Body::Json)
+}
+
+/// A body as it comes, whole.
+pub(super) async fn bytes(request: Request, app: &App) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, app).await.map_err(|rejection| match rejection.into_response().status() {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::body_too_large(app.limits.body_bytes),
         _ => ApiError::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body could not be read to its end"),
     })

@@ -16,7 +16,7 @@ use crate::error::ApiError;
 use crate::sse;
 
 /// Previews are looked at once.
-const PREVIEW: Encoding = Encoding { format: Format::Jpeg, quality: 80 };
+const PREVIEW: Encoding = Encoding { format: Format::Jpeg, quality: Some(80) };
 
 /// The stream of one order. Dropping it drops the call.
 struct Watch {

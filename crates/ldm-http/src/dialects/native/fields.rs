@@ -7,6 +7,7 @@ use ldm_core::{Lora, Raster, Task, Violation, Violations};
 use serde_json::{Map, Value};
 
 use super::body::Body;
+use super::members;
 use crate::codec::{self, Format, Unreadable};
 use crate::error::ApiError;
 use crate::multipart::Part;
@@ -49,14 +50,8 @@ impl Fields {
     }
 
     fn json(body: &[u8]) -> Result<Self, ApiError> {
-        let value = serde_json::from_slice(body).map_err(|error| ApiError::malformed(&error))?;
-        match value {
-            Value::Object(left) => Ok(Self::new(left, false)),
-            other => {
-                let message = format!("the body must be a JSON object, not {}", kind(&other));
-                Err(Violations(vec![Violation::new("body", message, "an object", kind(&other))]).into())
-            }
-        }
+        let (left, bad) = members::read(body)?;
+        Ok(Self { bad, ..Self::new(left, false) })
     }
 
     fn form(parts: Vec<Part>) -> Result<Self, ApiError> {
@@ -113,6 +108,22 @@ impl Fields {
             Value::String(text) => Some(text),
             other => self.wrong(field, "a string", &other),
         }
+    }
+
+    /// A file that must be there, sent as such or as text in base64.
+    pub(super) fn file(&mut self, field: &'static str) -> Option<Bytes> {
+        if let Some(file) = self.files.remove(field) {
+            self.known.push(field);
+            return Some(file);
+        }
+        let Some(text) = self.text(field) else {
+            if !self.bad.0.iter().any(|bad| bad.field == field) {
+                self.bad.push(Violation::missing(field));
+            }
+            return None;
+        };
+        let refused = |error: Unreadable| self.bad.push(Violation::new(field, format!("`{field}` {error}"), "base64", &text));
+        codec::unwrapped(&text).map(Bytes::from).map_err(refused).ok()
     }
 
     /// A whole number; `20.0` is one too.
@@ -233,9 +244,8 @@ impl Fields {
     /// A task that a route takes.
     pub(super) fn task(&mut self, served: &[Task]) -> Option<Task> {
         let known = || served.iter().map(|task| task.name()).collect::<Vec<_>>().join(", ");
-        let before = self.bad.0.len();
         let Some(name) = self.text("task") else {
-            if self.bad.0.len() == before {
+            if !self.bad.0.iter().any(|bad| bad.field == "task") {
                 self.bad.push(Violation { limit: Some(known()), ..Violation::missing("task") });
             }
             return None;
@@ -267,6 +277,10 @@ impl Fields {
     pub(super) fn finish(mut self) -> Violations {
         let files = self.files.keys().map(|field| (field, "a file".to_owned()));
         for (field, value) in self.left.iter().map(|(field, value)| (field, value.to_string())).chain(files) {
+            // One that could not be read has been named.
+            if self.bad.0.iter().any(|bad| bad.field == *field) {
+                continue;
+            }
             let nearest = nearest(field, &self.known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
             let message = format!("there is no field {field:?}{nearest}");
             self.bad.push(Violation::new(field, message, self.known.join(", "), value));

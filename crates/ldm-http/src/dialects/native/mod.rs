@@ -9,9 +9,13 @@ mod events;
 mod fields;
 #[cfg(test)]
 mod form_tests;
+#[cfg(test)]
+mod hostile;
 mod img2img;
 mod jobs;
+mod members;
 mod order;
+mod png_info;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -31,6 +35,7 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/v1/txt2img", post(txt2img::txt2img))
         .route("/v1/img2img", post(img2img::img2img))
+        .route("/v1/png-info", post(png_info::png_info))
         .route("/v1/estimate", post(estimate::estimate))
         .route("/v1/models", get(catalogue::models))
         .route("/v1/models/{*id}", get(catalogue::model))

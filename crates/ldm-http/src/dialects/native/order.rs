@@ -17,8 +17,6 @@ use crate::negotiate::Form;
 const SMALL: usize = 64 << 10;
 /// Tasks that have a route.
 const SERVED: [Task; 2] = [Task::Txt2Img, Task::Img2Img];
-/// JPEG quality when the request does not say.
-const QUALITY: u8 = 90;
 
 /// What a body asks for, checked.
 #[derive(Debug)]
@@ -95,7 +93,7 @@ impl Order {
 
 /// How pictures are to be written: as the body says, unless what is accepted says so.
 fn encoding(fields: &mut Fields, form: Form) -> Encoding {
-    let quality = fields.quality().unwrap_or(QUALITY);
+    let quality = fields.quality();
     let said = fields.format();
     let format = match (form, said) {
         (Form::Picture(Some(accepted)), Some(said)) if said != accepted => {

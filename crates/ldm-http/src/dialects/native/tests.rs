@@ -13,7 +13,7 @@ use crate::codec::base64;
 use crate::testing::{get, post, ready, send, started};
 
 /// A picture of that size, as requests carry it.
-fn picture(width: u32, height: u32) -> String {
+pub(super) fn picture(width: u32, height: u32) -> String {
     base64(crate::testing::picture(width, height))
 }
 
@@ -204,7 +204,7 @@ async fn bodies_that_are_no_requests() {
         (b"{\"steps\": }", 400, "malformed_json"),
         (b"\xff\xfe", 400, "malformed_json"),
         (b"{} {}", 400, "malformed_json"),
-        (b"{\"guidance\": 1e999}", 400, "malformed_json"),
+        (b"{\"guidance\": 1e999}", 422, "invalid_request"),
         (b"[1]", 422, "invalid_request"),
         (b"null", 422, "invalid_request"),
     ];

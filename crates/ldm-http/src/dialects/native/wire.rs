@@ -1,12 +1,15 @@
 //! What the dialect's answers look like as JSON.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ldm_core::{Catalogue, Request, Timings};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
-use crate::codec::{Encoding, Format};
+use crate::codec::Encoding;
 use crate::error::Body;
+use crate::metadata::{Found, Infotext};
 use crate::provenance::Provenance;
 
 /// The answer to a request for pictures.
@@ -153,7 +156,7 @@ impl Parameters {
             preview_every: request.preview_every,
             strength: request.work.strength(),
             format: encoding.format.name(),
-            quality: (encoding.format == Format::Jpeg).then_some(encoding.quality),
+            quality: encoding.resolved_quality(),
         }
     }
 }
@@ -187,6 +190,42 @@ pub(super) struct Preview {
     pub(super) mime: &'static str,
     pub(super) width: u32,
     pub(super) height: u32,
+}
+
+/// The answer of `POST /v1/png-info`. What a file does not say is null.
+#[derive(Serialize)]
+pub(super) struct PngInfo {
+    format: &'static str,
+    width: u32,
+    height: u32,
+    /// The infotext as it stands there.
+    parameters: Option<String>,
+    /// The same, read.
+    infotext: Option<InfotextParts>,
+    /// What can be posted back.
+    latentd: Option<Map<String, Value>>,
+    /// What made the picture beside that.
+    engine: Option<Map<String, Value>>,
+    /// Every other text by its name.
+    items: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct InfotextParts {
+    prompt: String,
+    negative_prompt: String,
+    settings: BTreeMap<String, String>,
+}
+
+impl PngInfo {
+    pub(super) fn of(found: Found) -> Self {
+        let Found { format, width, height, parameters, latentd, made, items } = found;
+        let infotext = parameters.as_deref().map(|text| {
+            let Infotext { prompt, negative_prompt, settings } = Infotext::parse(text);
+            InfotextParts { prompt, negative_prompt, settings: settings.into_iter().collect() }
+        });
+        Self { format: format.name(), width, height, parameters, infotext, latentd, engine: made, items }
+    }
 }
 
 /// The answer of `GET /v1/models`.

@@ -178,7 +178,7 @@ fn encoding(ask: &Ask, bad: &mut Violations) -> Encoding {
         let message = format!("`output_compression` must be from 0 to 100, not {compression}");
         bad.push(Violation::new("output_compression", message, "0..=100", compression));
     }
-    Encoding { format, quality: compression.clamp(1, 100) as u8 }
+    Encoding { format, quality: Some(compression.clamp(1, 100) as u8) }
 }
 
 fn reply(ask: &Ask, bad: &mut Violations) -> Reply {

@@ -37,7 +37,7 @@ fn picture(width: u32, height: u32, transparent: bool) -> Vec<u8> {
 
 fn opaque(width: u32, height: u32) -> Vec<u8> {
     let raster = ldm_core::Raster::filled(width, height, [9; 3]);
-    encode(&raster, Encoding { format: Format::Png, quality: 100 }, None).unwrap()
+    encode(&raster, Encoding { format: Format::Png, quality: None }, None).unwrap()
 }
 
 fn decoded(image: &Value) -> ldm_core::Raster {

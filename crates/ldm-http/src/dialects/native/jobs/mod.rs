@@ -47,7 +47,7 @@ fn node(app: &App) -> Result<&Node, ApiError> {
 pub fn keeper(service: Service) -> Encode {
     Arc::new(move |output| {
         let catalogue = service.catalogue().ok_or("the models are gone")?;
-        let encoding = Encoding { format: Format::Png, quality: 0 };
+        let encoding = Encoding { format: Format::Png, quality: None };
         let bytes = write_picture(output, &catalogue, encoding).map_err(|error| error.to_string())?;
         Ok(Encoded { bytes, detail: dialects::native::parameters(&output.request, encoding) })
     })
