@@ -18,6 +18,11 @@ use crate::{Executor, Incident, warmup};
 const BACKOFF: Duration = Duration::from_millis(500);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
+/// How long a worker that was begun again so often waits before the next time.
+fn backoff(attempts: u32) -> Duration {
+    (BACKOFF * 2u32.pow(attempts.min(8))).min(LONGEST_BACKOFF)
+}
+
 /// One device to be: its name, and what makes its executor on its thread.
 pub struct Worker<E> {
     pub(crate) name: String,
@@ -89,7 +94,7 @@ fn live<E: Executor>(post: &Post, mut worker: Worker<E>) {
         tracing::error!(worker = post.desk.name, %failure, jobs = jobs.len(), "the device is out of service");
         post.desk.becomes(Readiness::Failed(failure.message));
         post.hand_over(jobs);
-        if stopping || !was_ready || attempts >= worker.restarts || !post.rest(BACKOFF * 2u32.pow(attempts.min(8))) {
+        if stopping || !was_ready || attempts >= worker.restarts || !post.rest(backoff(attempts)) {
             return;
         }
         attempts += 1;
@@ -142,7 +147,7 @@ impl Post {
 
     /// Waits before beginning again; `false` when it shall not.
     fn rest(&self, backoff: Duration) -> bool {
-        let until = Instant::now() + backoff.min(LONGEST_BACKOFF);
+        let until = Instant::now() + backoff;
         loop {
             match self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Command::Admit(parcel)) => self.hand_over(vec![*parcel]),
@@ -156,4 +161,15 @@ impl Post {
 
 fn ms(took: Duration) -> u64 {
     took.as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_bound() {
+        let waits: Vec<u64> = [0, 1, 2, 6, 7, 100, u32::MAX].map(|attempts| backoff(attempts).as_millis() as u64).into();
+        assert_eq!(waits, [500, 1_000, 2_000, 32_000, 60_000, 60_000, 60_000]);
+    }
 }

@@ -15,6 +15,15 @@ const MOST_FAULTS: u32 = 3;
 /// Calls of a job alone that may run out of memory before it has failed.
 const MOST_STARVED: u32 = 2;
 
+/// Whether a job that was in a call that broke has failed. Who shared a call that panicked has not, whatever befell it before: the
+/// next one tells.
+fn is_over(kind: FailureKind, was_alone: bool, faults: u32) -> bool {
+    match kind {
+        FailureKind::Panicked => was_alone,
+        _ => faults >= MOST_FAULTS,
+    }
+}
+
 /// A device that is out of service, and the jobs that were on it or on their way to it.
 pub(crate) struct Retired {
     pub(crate) failure: Failure,
@@ -76,7 +85,7 @@ impl<E: Executor> Device<'_, E> {
         let job = self.job(id);
         let was_alone = std::mem::replace(&mut job.parcel.alone, true);
         job.parcel.faults += 1;
-        if job.parcel.faults >= MOST_FAULTS || (was_alone && failure.kind == FailureKind::Panicked) {
+        if is_over(failure.kind, was_alone, job.parcel.faults) {
             return self.end(id, Ending::Failed(failure));
         }
         job.run = None;
@@ -119,4 +128,17 @@ pub(crate) fn late(inbox: &Receiver<Command>) -> (Vec<Parcel>, bool) {
         }
     }
     (parcels, stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_shared_a_call_that_panicked_has_not_failed() {
+        assert!(!is_over(FailureKind::Panicked, false, MOST_FAULTS), "two devices were lost under it before");
+        assert!(is_over(FailureKind::Panicked, true, 1));
+        assert!(!is_over(FailureKind::Device, true, MOST_FAULTS - 1));
+        assert!(is_over(FailureKind::Device, true, MOST_FAULTS));
+    }
 }

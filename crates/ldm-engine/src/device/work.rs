@@ -8,7 +8,7 @@ use ldm_core::{Ending, Failure, FailureKind, JobId, Progress};
 use super::Device;
 use crate::executor::Decoding;
 use crate::state::Book;
-use crate::{Advance, Batch, Executor, Prepared, Stage};
+use crate::{Advance, Batch, Executor, Incident, Prepared, Stage};
 
 impl<E: Executor> Device<'_, E> {
     pub(super) fn prepare(&mut self, id: JobId) {
@@ -19,10 +19,16 @@ impl<E: Executor> Device<'_, E> {
         job.timings.queued += waited;
         let (request, checkpoint) = (Arc::clone(&job.reporter().request), job.parcel.checkpoint.clone());
         self.monitor().stage(Stage::Queue, waited);
-        let (prepared, took) = self.timed(Stage::Prepare, |executor| match &checkpoint {
+        let prepare = |executor: &mut E| match &checkpoint {
             Some(checkpoint) => executor.restore(&request, checkpoint),
             None => executor.prepare(&request),
-        });
+        };
+        let (mut prepared, mut took) = self.timed(Stage::Prepare, prepare);
+        if is_out_of_memory(&prepared) {
+            self.relieve();
+            (prepared, took) = self.timed(Stage::Prepare, prepare);
+            self.survived(&prepared);
+        }
         match prepared {
             Ok(Prepared { run, price }) => {
                 self.costs(|costs| costs.record_prepare(&price.key, took));
@@ -137,9 +143,10 @@ impl<E: Executor> Device<'_, E> {
         let mut run = job.run.take().expect("a job that is decoded was prepared");
         let key = job.price.key.clone();
         let (mut image, mut took) = self.timed(Stage::Decode, |executor| executor.decode(&mut run, Decoding::Usual));
-        if matches!(&image, Err(failure) if failure.kind == FailureKind::OutOfMemory) {
+        if is_out_of_memory(&image) {
             self.relieve();
             (image, took) = self.timed(Stage::Decode, |executor| executor.decode(&mut run, Decoding::Frugal));
+            self.survived(&image);
         }
         drop(run);
         self.worked(&[id], took);
@@ -154,6 +161,13 @@ impl<E: Executor> Device<'_, E> {
                 self.end(id, Ending::Finished(output));
             }
             Err(failure) => self.broke(id, failure),
+        }
+    }
+
+    /// A call that ran out of memory was made again, with that outcome.
+    fn survived<T>(&self, outcome: &Result<T, Failure>) {
+        if outcome.is_ok() {
+            self.monitor().incident(Incident::Survived(FailureKind::OutOfMemory));
         }
     }
 
@@ -176,4 +190,8 @@ impl<E: Executor> Device<'_, E> {
             _ => self.end(id, Ending::Failed(failure)),
         }
     }
+}
+
+fn is_out_of_memory<T>(outcome: &Result<T, Failure>) -> bool {
+    matches!(outcome, Err(failure) if failure.kind == FailureKind::OutOfMemory)
 }

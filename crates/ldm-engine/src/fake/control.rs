@@ -34,6 +34,7 @@ struct Counts {
     steps: HashMap<u64, u32>,
     previews: Vec<u64>,
     probes: usize,
+    reliefs: usize,
     models: Vec<String>,
 }
 
@@ -79,6 +80,15 @@ impl FakeControl {
     /// How often the device was probed.
     pub fn probes(&self) -> usize {
         lock(&self.counts).probes
+    }
+
+    /// How often memory was let go of.
+    pub fn reliefs(&self) -> usize {
+        lock(&self.counts).reliefs
+    }
+
+    pub(super) fn relieved(&self) {
+        lock(&self.counts).reliefs += 1;
     }
 
     pub(super) fn prepared(&self, seed: u64) {

@@ -179,6 +179,9 @@ impl Executor for FakeExecutor {
         }
         let script = Script::of(&request.prompt);
         script.act(At::Prepare)?;
+        if self.control.preparations().iter().filter(|seed| **seed == request.seed).count() == 1 {
+            script.act(At::First)?;
+        }
         let run = FakeRun { request: Arc::clone(request), script, evaluations: 0 };
         Ok(Prepared { run, price: price(request, evaluations(request)) })
     }
@@ -232,6 +235,10 @@ impl Executor for FakeExecutor {
         }
         let left = price.evaluations.saturating_sub(run.evaluations);
         Ok(Prepared { run, price: Price { evaluations: left, ..price } })
+    }
+
+    fn relieve(&mut self) {
+        self.control.relieved();
     }
 
     fn residents(&self) -> Vec<Resident> {

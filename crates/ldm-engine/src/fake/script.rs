@@ -8,7 +8,7 @@
 //! | `!unsupported` | the job fails with [`FailureKind::Unsupported`] |
 //! | `!device` | the job fails with [`FailureKind::Device`] |
 //!
-//! The place is `price`, `prepare`, `preview`, `decode`, `usual` (decoding with as much memory as it likes), or the number of a step from 1. Other words mean nothing.
+//! The place is `price`, `prepare`, `first` (the first `prepare` of that seed), `preview`, `decode`, `usual` (decoding with as much memory as it likes), or the number of a step from 1. Other words mean nothing.
 
 use ldm_core::{Failure, FailureKind};
 
@@ -19,6 +19,8 @@ pub enum At {
     Price,
     /// In `prepare`.
     Prepare,
+    /// In the first `prepare` of that seed.
+    First,
     /// In the evaluation of that step, from 1.
     Step(u32),
     /// In `preview`.
@@ -71,6 +73,7 @@ fn deed(word: &str) -> Option<(At, Deed)> {
     let place = match place {
         "price" => At::Price,
         "prepare" => At::Prepare,
+        "first" => At::First,
         "preview" => At::Preview,
         "decode" => At::Decode,
         "usual" => At::Usual,

@@ -63,24 +63,33 @@ async fn a_call_that_is_too_large_is_made_in_parts() {
 
 #[tokio::test]
 async fn a_job_that_alone_is_too_large_fails() {
-    let options = FakeOptions { memory_rows: 1, ..FakeOptions::default() };
-    let fake = FakeExecutor::new(options);
-    let service = Service::start(Limits::default(), Arc::new(ldm_engine::Silent), fake.loader());
-    let catalogue = service.wait_ready().await;
-    // The warm-up is guided where the model's default is.
-    if let Ok(catalogue) = catalogue {
-        let guided = Draft { guidance: Some(7.5), ..draft(1, 2) }.check(&catalogue).unwrap();
-        let ticket = service.submit(guided).unwrap().remove(0);
-        assert_eq!(kind(ticket.finished().await), FailureKind::OutOfMemory);
-        let small = service.submit(draft(2, 2).check(&catalogue).unwrap()).unwrap().remove(0);
-        assert_eq!(small.finished().await.reason(), "finished");
-    }
+    let rig = Rig::new(4, 4).await;
+    assert_eq!(kind(rig.submit(prompted(1, 3, "!fail@2")).finished().await), FailureKind::OutOfMemory);
+    let tried: Vec<_> = rig.seeds().into_iter().filter(|seeds| seeds.contains(&1)).collect();
+    assert_eq!(
+        (tried.len(), rig.control.reliefs()),
+        (3, 2),
+        "the second step is tried once more with the memory that was let go of"
+    );
+    assert_eq!(rig.submit(draft(2, 2)).finished().await.reason(), "finished");
+}
+
+#[tokio::test]
+async fn a_preparation_without_memory_is_tried_once_more() {
+    let rig = Rig::new(4, 4).await;
+    assert_eq!(rig.submit(prompted(1, 2, "!fail@first")).finished().await.reason(), "finished");
+    assert_eq!((rig.control.preparations(), rig.control.reliefs()), (vec![1, 1], 1));
+    assert_eq!(rig.tally.incidents(), ["Survived(OutOfMemory)"]);
+    rig.control.clear();
+    assert_eq!(kind(rig.submit(prompted(2, 2, "!fail@prepare")).finished().await), FailureKind::OutOfMemory);
+    assert_eq!(rig.control.preparations(), [2, 2]);
 }
 
 #[tokio::test]
 async fn a_decoding_that_is_too_large_is_made_frugally() {
     let rig = Rig::new(4, 4).await;
     assert_eq!(rig.submit(prompted(1, 2, "!fail@usual")).finished().await.reason(), "finished");
+    assert_eq!((rig.control.reliefs(), rig.tally.incidents()), (1, vec!["Survived(OutOfMemory)".to_owned()]));
     assert_eq!(kind(rig.submit(prompted(1, 2, "!fail@decode")).finished().await), FailureKind::OutOfMemory);
 }
 

@@ -104,6 +104,50 @@ async fn a_lost_device_comes_back_and_takes_the_jobs_that_waited() {
     assert!(tally.incidents().contains(&"Restarted(\"one\")".to_owned()), "{:?}", tally.incidents());
 }
 
+/// One device that is broken after every fault, and begins again so often.
+fn weak(limits: Limits, restarts: u32) -> (Service, Arc<FakeControl>, Arc<Tally>) {
+    let fake = FakeExecutor::new(FakeOptions { probe_fails: true, ..FakeOptions::default() });
+    let (control, tally) = (fake.control(), Arc::new(Tally::default()));
+    let worker = Worker::new("one", fake.maker()).restarts(restarts);
+    (Service::pool(limits, Arc::clone(&tally) as Arc<dyn Monitor>, vec![worker]), control, tally)
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_lost_device_go_on_from_their_last_checkpoint() {
+    let (service, control, tally) = weak(Limits { checkpoint_every: Duration::ZERO, ..Limits::default() }, 1);
+    let catalogue = service.wait_ready().await.unwrap();
+    control.clear();
+    control.steps.close();
+    let good = service.submit(draft(1, 10).check(&catalogue).unwrap()).unwrap().remove(0);
+    control.steps.wait_blocked();
+    control.steps.allow(6);
+    control.steps.wait_blocked();
+    let bad = service.submit(prompted(2, 10, "!panic@prepare").check(&catalogue).unwrap()).unwrap().remove(0);
+    control.steps.open();
+    assert!(matches!(good.finished().await, Ending::Finished(output) if output.image == FakeExecutor::picture(1, 64, 64)));
+    assert!(matches!(bad.finished().await, Ending::Failed(failure) if failure.kind == FailureKind::Panicked));
+    assert!(tally.incidents().contains(&"Retired(\"one\")".to_owned()), "{:?}", tally.incidents());
+    assert_eq!(control.preparations().iter().filter(|seed| **seed == 1).count(), 2, "it was taken up once");
+    assert_eq!(control.steps_of(1), 10, "no step was made twice");
+}
+
+#[tokio::test]
+async fn a_device_that_breaks_again_and_again_is_given_up() {
+    let (service, control, tally) = weak(Limits::default(), 1);
+    let catalogue = service.wait_ready().await.unwrap();
+    control.steps.close();
+    let tickets: Vec<_> = (1..4).map(|seed| prompted(seed, 5, "!device@1").check(&catalogue).unwrap()).collect();
+    let tickets: Vec<_> = tickets.into_iter().map(|requests| service.submit(requests).unwrap().remove(0)).collect();
+    control.steps.open();
+    for ticket in tickets {
+        assert!(matches!(ticket.finished().await, Ending::Failed(failure) if failure.kind == FailureKind::Device));
+    }
+    service.ended().await;
+    assert!(matches!(service.readiness(), Readiness::Failed(_)));
+    assert_eq!(tally.incidents().iter().filter(|incident| *incident == "Retired(\"one\")").count(), 2);
+    assert_eq!(tally.incidents().iter().filter(|incident| *incident == "Restarted(\"one\")").count(), 1);
+}
+
 #[tokio::test]
 async fn a_device_that_never_comes_back_leaves_nobody_waiting() {
     let broken = FakeOptions { probe_fails: true, ..slow() };
