@@ -237,7 +237,8 @@ async fn ready_is_after_loading_and_until_the_end() {
     assert_eq!(house.get("/readyz").await.code(), "warming_up");
     house.control.steps.open();
     house.service.wait_ready().await.unwrap();
-    assert_eq!(house.get("/readyz").await.json(), json!({ "status": "ready" }));
+    let workers = json!([{ "name": "device", "state": "ready" }]);
+    assert_eq!(house.get("/readyz").await.json(), json!({ "status": "ready", "workers": workers }));
 
     house.control.steps.close();
     let call = house.sent("/v1/txt2img", "*/*", json!({ "seed": 1, "steps": 2 })).await;
