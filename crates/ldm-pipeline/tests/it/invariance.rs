@@ -78,6 +78,20 @@ fn company_changes_no_bit_in_the_mode_that_promises_it() {
 }
 
 #[test]
+fn twenty_companies_change_no_bit_of_one_job() {
+    let mut device =
+        load(&directory().join("tiny-sd"), &LoadOptions { mode: Mode::BatchInvariant, ..options() }).expect("it loads");
+    let mut random = Random(11);
+    let job = request(&device, Draft { sampler: Some("dpmpp_2m".into()), ..draft("a photo of a cat") });
+    let alone = solo(&mut device, &job);
+    for company in 0..20 {
+        let found = in_company(&mut device, &job, &mut random);
+        assert!(found.latent.iter().map(|x| x.to_bits()).eq(alone.latent.iter().map(|x| x.to_bits())), "company {company}");
+        assert!(found.picture == alone.picture, "company {company}");
+    }
+}
+
+#[test]
 fn the_mode_and_the_weights_are_in_the_catalogue() {
     let tiny = directory().join("tiny-sd");
     let of = |mode| load(&tiny, &LoadOptions { mode, ..options() }).expect("it loads").catalogue().models.remove(0);
