@@ -1,5 +1,6 @@
 //! The binary from outside: flags, configuration, `inspect`, `generate`, `serve`.
 
+mod ask;
 mod cli;
 mod demo;
 mod files;

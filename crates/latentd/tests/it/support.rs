@@ -1,7 +1,6 @@
 //! What the tests share: the binary, the tiny model, a folder to write to, a service that runs, and a way to ask it.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
@@ -10,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long anything may take, on a machine that does much else besides.
-const DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) use crate::ask::Answer;
+use crate::ask::{DEADLINE, ask, json_lines};
 
 /// The binary, in an environment that says nothing to it, started at the root of the repository.
 pub(crate) fn latentd(args: &[&str]) -> Command {
@@ -120,7 +119,7 @@ impl Server {
 
     /// `GET path`.
     pub(crate) fn get(&self, path: &str) -> Answer {
-        ask(&self.address, &format!("GET {path} HTTP/1.1\r\n"), "")
+        ask(&self.address, "GET", path, "", "").unwrap()
     }
 
     /// `POST path`, in JSON.
@@ -139,36 +138,5 @@ impl Drop for Server {
 
 /// `POST path`, in JSON, to that address.
 pub(crate) fn post(address: &str, path: &str, accept: &str, body: &Value) -> Answer {
-    let body = body.to_string();
-    let head = format!(
-        "POST {path} HTTP/1.1\r\naccept: {accept}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
-        body.len()
-    );
-    ask(address, &head, &body)
-}
-
-/// An answer over HTTP.
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) head: String,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Answer {
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-}
-
-/// One request on a connection of its own; the answers that are asked for here are not chunked.
-fn ask(address: &str, head: &str, body: &str) -> Answer {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    write!(stream, "{head}host: {address}\r\nconnection: close\r\n\r\n{body}").unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("an answer with a head");
-    let head = String::from_utf8(answer[..end].to_vec()).unwrap().to_ascii_lowercase();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head, body: answer[end + 4..].to_vec() }
+    ask(address, "POST", path, &json_lines(accept), &body.to_string()).unwrap()
 }
