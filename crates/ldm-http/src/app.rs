@@ -200,7 +200,9 @@ pub async fn serve(listener: TcpListener, state: App, stop: impl Future<Output =
         // An error means that the server is being dropped, which is just as well.
         let _ = closing.await;
     };
-    let server = axum::serve(listener, app(state)).with_graceful_shutdown(closed).into_future();
+    // Made once: a bare router is put together anew for every connection.
+    let routes = app(state).into_make_service();
+    let server = axum::serve(listener, routes).with_graceful_shutdown(closed).into_future();
     let shutdown = async move {
         stop.await;
         tracing::info!(grace_s = grace.as_secs(), "draining");
