@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::basic::{Conv2d, GroupNorm, Linear, silu};
+use super::basic::{Conv2d, GroupNorm, Linear};
 use super::resnet::{Downsample2D, ResnetBlock2D, Upsample2D};
 use crate::attention::attention;
 use crate::config::ConfigError;
@@ -237,7 +237,7 @@ impl Encoder {
             }
         }
         h = self.mid_block.forward(&h);
-        self.conv_out.forward(&silu(&self.conv_norm_out.forward(&h)))
+        self.conv_out.forward(&self.conv_norm_out.forward_silu(&h))
     }
 }
 
@@ -285,6 +285,6 @@ impl Decoder {
                 h = upsampler.forward(&h, (height * 2, width * 2));
             }
         }
-        self.conv_out.forward(&silu(&self.conv_norm_out.forward(&h)))
+        self.conv_out.forward(&self.conv_norm_out.forward_silu(&h))
     }
 }

@@ -6,7 +6,7 @@
 use tch::{Kind, Tensor};
 
 use crate::adapters::{LowRank, Slot};
-use crate::kernels::{Filter, Matrix};
+use crate::kernels::{Filter, Matrix, Norm};
 use crate::weights::{Init, Weights};
 
 /// `parameter` in the dtype of `like`.
@@ -155,25 +155,28 @@ impl Conv2d {
     }
 }
 
-/// Normalisation over groups of channels (Wu & He, 2018); statistics in float32 whatever the dtype.
+/// Normalisation over groups of channels (Wu & He, 2018); statistics in float32 or better whatever the dtype.
 #[derive(Debug)]
 pub struct GroupNorm {
-    weight: Tensor,
-    bias: Tensor,
-    groups: i64,
-    eps: f64,
+    norm: Norm,
 }
 
 impl GroupNorm {
     /// `channels` in `groups`.
     pub fn new(w: &Weights, groups: i64, channels: i64, eps: f64) -> Self {
         let weight = w.tensor("weight", &[channels], Init::Constant(1.));
-        Self { weight, bias: w.tensor("bias", &[channels], Init::Constant(0.)), groups, eps }
+        let bias = w.tensor("bias", &[channels], Init::Constant(0.));
+        Self { norm: Norm::new(w, weight, bias, groups, eps) }
     }
 
     /// `[B, C, …]` → the same.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.group_norm(self.groups, Some(&cast(&self.weight, x)), Some(&cast(&self.bias, x)), self.eps, true)
+        self.norm.forward(x)
+    }
+
+    /// The [`silu`] of [`forward`](Self::forward), in one pass where a kernel has both.
+    pub fn forward_silu(&self, x: &Tensor) -> Tensor {
+        self.norm.forward_silu(x)
     }
 }
 

@@ -62,7 +62,7 @@ impl ResnetBlock2D {
 
     /// As [`forward`](Self::forward), with `resize` on both paths: on the main one before the first convolution.
     pub fn forward_through(&self, x: &Tensor, time: Option<&Tensor>, resize: impl Fn(&Tensor) -> Tensor) -> Tensor {
-        let mut h = self.conv1.forward(&resize(&silu(&self.norm1.forward(x))));
+        let mut h = self.conv1.forward(&resize(&self.norm1.forward_silu(x)));
         let embedded = match (&self.time_emb_proj, time) {
             (Some(project), Some(time)) => Some(project.forward(time).unsqueeze(-1).unsqueeze(-1)), // [B, C' or 2C', 1, 1]
             _ => None,
@@ -70,15 +70,15 @@ impl ResnetBlock2D {
         let h = match embedded {
             Some(embedded) if self.scale_shift => {
                 let scale_and_shift = embedded.chunk(2, 1);
-                self.norm2.forward(&h) * (&scale_and_shift[0] + 1.) + &scale_and_shift[1]
+                silu(&(self.norm2.forward(&h) * (&scale_and_shift[0] + 1.) + &scale_and_shift[1]))
             }
             Some(embedded) => {
                 h += embedded;
-                self.norm2.forward(&h)
+                self.norm2.forward_silu(&h)
             }
-            None => self.norm2.forward(&h),
+            None => self.norm2.forward_silu(&h),
         };
-        let h = self.conv2.forward(&silu(&h));
+        let h = self.conv2.forward(&h);
         let x = resize(x);
         match &self.conv_shortcut {
             Some(shortcut) => shortcut.forward(&x) + h,

@@ -99,3 +99,62 @@ pub(super) unsafe fn product<const R: usize, const PAIRS: bool>(
         }
     }
 }
+
+/// 16 numbers as float32.
+///
+/// # Safety
+/// The processor is [`available`]; `from` points to 16 bfloat16 (`PAIRS`) or float32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn read<const PAIRS: bool>(from: *const u8) -> __m512 {
+    // SAFETY: by the contract. A bfloat16 is the upper half of the float32.
+    unsafe {
+        if PAIRS {
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))))
+        } else {
+            _mm512_loadu_ps(from.cast())
+        }
+    }
+}
+
+/// 16 numbers in the dtype.
+///
+/// # Safety
+/// The processor is [`available`]; `to` has room for 16 bfloat16 (`PAIRS`) or float32.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) unsafe fn write<const PAIRS: bool>(to: *mut u8, x: __m512) {
+    // SAFETY: by the contract; both 256-bit types are 32 bytes without structure.
+    unsafe {
+        if PAIRS {
+            _mm256_storeu_si256(to.cast(), std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)));
+        } else {
+            _mm512_storeu_ps(to.cast(), x);
+        }
+    }
+}
+
+/// ln(2)ᵏ / k!, Taylor's coefficients of 2^x.
+const TAYLOR: [f32; 8] = {
+    let (mut coefficients, mut coefficient, mut k) = ([0.; 8], 1f64, 0);
+    while k < coefficients.len() {
+        coefficients[k] = coefficient as f32;
+        k += 1;
+        coefficient *= std::f64::consts::LN_2 / k as f64;
+    }
+    coefficients
+};
+
+/// 2^x for finite x: the integer part goes to the exponent, the rest through Taylor's polynomial. Its degree is `DEGREE`, at most
+/// 7: 4 is exact to 4e-5, 7 to the rounding of float32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn exp2<const DEGREE: usize>(x: __m512) -> __m512 {
+    let whole = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
+    let part = _mm512_sub_ps(x, whole);
+    let mut power = _mm512_set1_ps(TAYLOR[DEGREE]);
+    for coefficient in TAYLOR[..DEGREE].iter().rev() {
+        power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(*coefficient));
+    }
+    _mm512_scalef_ps(power, whole)
+}

@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use tch::{Kind, Tensor};
 
-use super::avx512::{LANES, Shared, available, broadcast, load, multiply_add, product};
+use super::avx512::{LANES, Shared, available, broadcast, exp2, load, multiply_add, product};
 use super::team;
 
 /// Query rows that go through the keys together.
@@ -303,32 +303,18 @@ fn highest(scores: &[f32]) -> f32 {
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn exponentials(scores: &[f32], weights: &mut [u32], scale: f32, highest: f32) -> f32 {
     let (scale_, shift) = (_mm512_set1_ps(scale), _mm512_set1_ps(highest * scale));
+    // 2^−120 is nothing beside the highest score's 1; a masked score is −∞. 4e-5 is a hundredth of bfloat16's rounding.
+    let power = |score| exp2::<4>(_mm512_max_ps(_mm512_fmsub_ps(score, scale_, shift), _mm512_set1_ps(-120.)));
     let mut sums = [_mm512_setzero_ps(); 2];
     for (scores, weights) in scores.chunks_exact(2 * LANES).zip(weights.chunks_exact_mut(LANES)) {
         // SAFETY: 32 numbers in, 16 pairs out.
         unsafe {
-            let low = exp2(_mm512_fmsub_ps(_mm512_loadu_ps(scores.as_ptr()), scale_, shift));
-            let high = exp2(_mm512_fmsub_ps(_mm512_loadu_ps(scores.as_ptr().add(LANES)), scale_, shift));
+            let low = power(_mm512_loadu_ps(scores.as_ptr()));
+            let high = power(_mm512_loadu_ps(scores.as_ptr().add(LANES)));
             sums = [_mm512_add_ps(sums[0], low), _mm512_add_ps(sums[1], high)];
             let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
             _mm512_storeu_si512(weights.as_mut_ptr().cast(), both);
         }
     }
     _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]))
-}
-
-/// 2^x for x ≤ 0 to 4e-5, a hundredth of bfloat16's rounding: the integer part goes to the exponent, the rest through Taylor's
-/// polynomial.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn exp2(x: __m512) -> __m512 {
-    const LN2: f32 = std::f32::consts::LN_2;
-    let x = _mm512_max_ps(x, _mm512_set1_ps(-120.));
-    let whole = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
-    let part = _mm512_sub_ps(x, whole);
-    let mut power = _mm512_set1_ps(LN2 * LN2 * LN2 * LN2 / 24.);
-    for coefficient in [LN2 * LN2 * LN2 / 6., LN2 * LN2 / 2., LN2, 1.] {
-        power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(coefficient));
-    }
-    _mm512_scalef_ps(power, whole)
 }

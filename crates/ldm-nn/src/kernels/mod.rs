@@ -7,6 +7,9 @@
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod flash;
+#[cfg(target_arch = "x86_64")]
+mod group_norm;
+mod norm;
 mod onednn;
 #[cfg(target_arch = "x86_64")]
 mod taps;
@@ -26,6 +29,7 @@ use winograd::Filters as WinogradFilters;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::available;
+pub(crate) use norm::Norm;
 
 /// Channels in a block of oneDNN's packed convolution weights.
 const BLOCK: i64 = 64;
@@ -122,7 +126,8 @@ impl Filter {
             return Self::Pointwise(Matrix::packed(weight.to_kind(kind).reshape([output, input])));
         }
         #[cfg(target_arch = "x86_64")]
-        if (stride, padding) == (1, 1)
+        if std::env::var_os("NO_WINO").is_none()
+            && (stride, padding) == (1, 1)
             && let Some(filters) = WinogradFilters::new(&weight, kind)
         {
             return Self::Winograd(filters);

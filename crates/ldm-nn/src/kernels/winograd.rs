@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
-use super::avx512::{LANES, Shared, available, product};
+use super::avx512::{LANES, Shared, available, product, read, write};
 use super::taps::{self, POINTS, TAPS};
 use super::team;
 
@@ -310,38 +310,4 @@ fn differences(d: [__m512; 4]) -> [__m512; 4] {
 fn sums(m: [__m512; 4]) -> [__m512; 2] {
     let (sum, difference) = (_mm512_add_ps(m[1], m[2]), _mm512_sub_ps(m[1], m[2]));
     [_mm512_add_ps(m[0], sum), _mm512_sub_ps(difference, m[3])]
-}
-
-/// 16 numbers as float32.
-///
-/// # Safety
-/// The processor is [`available`]; `from` points to 16 bfloat16 (`PAIRS`) or float32.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn read<const PAIRS: bool>(from: *const u8) -> __m512 {
-    // SAFETY: by the contract. A bfloat16 is the upper half of the float32.
-    unsafe {
-        if PAIRS {
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))))
-        } else {
-            _mm512_loadu_ps(from.cast())
-        }
-    }
-}
-
-/// 16 numbers in the dtype.
-///
-/// # Safety
-/// The processor is [`available`]; `to` has room for 16 bfloat16 (`PAIRS`) or float32.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn write<const PAIRS: bool>(to: *mut u8, x: __m512) {
-    // SAFETY: by the contract; both 256-bit types are 32 bytes without structure.
-    unsafe {
-        if PAIRS {
-            _mm256_storeu_si256(to.cast(), std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)));
-        } else {
-            _mm512_storeu_ps(to.cast(), x);
-        }
-    }
 }

@@ -321,6 +321,6 @@ impl UNet {
             }
             observe(&format!("up_blocks.{i}"), &h);
         }
-        self.conv_out.forward(&silu(&self.conv_norm_out.forward(&h)))
+        self.conv_out.forward(&self.conv_norm_out.forward_silu(&h))
     }
 }

@@ -35,11 +35,15 @@ pub(crate) fn tensor(name: &str) -> Tensor {
 
 /// Panics when the tensors differ by more than 1e-5 anywhere.
 pub(crate) fn same(what: &str, found: &Tensor, golden: &str) {
+    within(what, found, golden, TOLERANCE);
+}
+
+fn within(what: &str, found: &Tensor, golden: &str, tolerance: f64) {
     let reference = tensor(golden);
     assert_eq!(found.size(), reference.size(), "{what}");
     let error = (found.to_kind(Kind::Double) - reference.to_kind(Kind::Double)).abs().max().double_value(&[]);
     println!("{what}: {error:.1e}");
-    assert!(error <= TOLERANCE, "{what}: differs by {error:.2e}, more than {TOLERANCE:.0e}");
+    assert!(error <= tolerance, "{what}: differs by {error:.2e}, more than {tolerance:.0e}");
 }
 
 fn file(name: &str) -> Checkpoint {
@@ -280,18 +284,21 @@ fn rescaled_maps_are_the_reference() {
 #[test]
 fn numbers_as_vectors_are_the_reference() {
     let scales = tensor("guidance.256.scales");
+    // The last place of a frequency, which vector units of processors round differently, times the number of radians.
+    let tolerance = |radians: &Tensor| radians.abs().max().double_value(&[]) * f64::from(f32::EPSILON);
     for width in [256, 9] {
         let golden = format!("guidance.{width}.output");
-        same(&golden, &guidance_sinusoids(&scales, width), &golden);
+        within(&golden, &guidance_sinusoids(&scales, width), &golden, tolerance(&(&scales * 1000.)));
     }
-    same("sinusoids", &sinusoids(&tensor("sinusoids.numbers"), 256, true, 0.), "sinusoids.output");
+    let numbers = tensor("sinusoids.numbers");
+    let expected = sinusoids(&numbers, 256, true, 0.);
+    within("sinusoids", &expected, "sinusoids.output", tolerance(&numbers));
     same("normalised", &vectors::normalised(&tensor("normalised.x")), "normalised.output");
     let none = Tensor::zeros([1, 2, 4], (Kind::Float, Device::Cpu));
     assert_eq!(vectors::normalised(&none), none);
 
     let sizes = Sizes { original: [1024., 768.], crop: [0., 13.], target: [1536., 640.] };
     let pooled = Tensor::from_slice(&[1f32, -2., 3., -4.]).view([2, 2]);
-    let expected = tensor("sinusoids.output");
     for (numbers, rows) in [(sizes.base().to_vec(), vec![0, 1, 2, 3, 4, 5]), (sizes.refiner(2.5).to_vec(), vec![0, 1, 2, 3, 6])] {
         let vector = vectors::sdxl_vector(&pooled, &numbers);
         let sinusoids = expected.index_select(0, &Tensor::from_slice(&rows)).view([1, -1]).expand([2, -1], false);
