@@ -75,7 +75,7 @@ impl Driver {
         let due = |job: &&Job| job.cancel_after.is_some_and(|after| after <= self.ended.len());
         let due: Vec<usize> = self.jobs[..self.sent].iter().filter(due).map(|job| job.index).collect();
         due.into_iter().for_each(|index| self.cancel(index));
-        sleep(Duration::from_millis(20));
+        sleep(Duration::from_millis(100));
     }
 
     fn cancel(&mut self, index: usize) {

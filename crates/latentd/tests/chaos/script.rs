@@ -210,9 +210,9 @@ const PROMPTS: [&str; 4] = ["a photo of a cat", "", "a red square above a blue c
 const SAMPLERS: [&str; 10] =
     ["ddim", "euler", "euler_a", "dpmpp_2m", "heun", "dpmpp_2m_sde", "dpmpp_sde", "lms", "unipc", "plms"];
 /// Mostly of one size, so that jobs share calls.
-const SIZES: [(u32, u32); 6] = [(64, 64), (64, 64), (64, 64), (64, 64), (48, 64), (96, 64)];
+const SIZES: [(u32, u32); 6] = [(32, 32), (32, 32), (32, 32), (32, 32), (32, 40), (64, 48)];
 /// Where there is no memory for company, so that the others keep theirs.
-const NARROW: (u32, u32) = (48, 64);
+const NARROW: (u32, u32) = (32, 40);
 
 /// The jobs, by index.
 pub(crate) fn jobs() -> Vec<Job> {
@@ -231,15 +231,15 @@ fn job(index: usize, fault: Option<Fault>, random: &mut Random) -> Job {
     let cancelled = !is_long && random.one_in(7);
     Job {
         index,
-        images: if is_long { 1 } else { random.of(&[1, 1, 1, 1, 2, 3]) },
+        images: if is_long { 1 } else { random.of(&[1, 1, 1, 1, 1, 1, 2, 3]) },
         fault,
         cancel_after: cancelled.then(|| (index + random.below(40)).saturating_sub(30)),
         is_long,
         is_batch: random.one_in(5),
         prompt: random.of(&PROMPTS),
         sampler: random.of(&SAMPLERS),
-        steps: if is_long { 16 } else { 5 + random.below(3) as i64 },
-        guidance: random.of(&[1., 3., 7.5]),
+        steps: if is_long { 16 } else { 5 + random.below(2) as i64 },
+        guidance: random.of(&[1., 1., 3., 7.5]),
         size,
         strength: (!is_long && random.one_in(3)).then(|| random.of(&[0.6, 0.8, 1.])),
     }
