@@ -6,7 +6,7 @@ SERVE ?=
 # The set of libtorch files that `make libtorch` makes; `.cargo/config.toml` looks for it under `libtorch/`.
 KIND := $(if $(CUDA),cuda,cpu)
 
-.PHONY: help serve test lint fmt doc libtorch build generate goldens clean
+.PHONY: help serve test clients lint fmt doc libtorch build generate goldens clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,10 @@ generate: build ## Draw one picture with the demo model into picture.png
 
 test: libtorch ## Run every test
 	cargo test --workspace
+
+clients: libtorch ## Run published clients against the built server (Python with venv, Node.js, curl)
+	cargo test --workspace --no-run --quiet
+	tests/clients/run.sh target/debug/latentd
 
 lint: libtorch ## Check formatting, lints and documentation
 	cargo fmt --all --check
