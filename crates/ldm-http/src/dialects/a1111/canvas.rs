@@ -50,6 +50,12 @@ pub(super) fn like(mask: &Plane, picture: &Raster) -> Plane {
     fitted_mask(mask, picture.width(), picture.height(), Mode::Stretch)
 }
 
+/// The mask of what the mask leaves out.
+pub(super) fn inverted(mask: &Plane) -> Plane {
+    let data: Vec<u8> = mask.data().iter().map(|value| 255 - value).collect();
+    Plane::new(mask.width(), mask.height(), data).unwrap_or_else(|_| mask.clone())
+}
+
 /// What a mask says to paint: its brightness, nothing where it is transparent.
 pub(super) fn painted(mask: &Picture) -> Plane {
     let grey = mask.grey();

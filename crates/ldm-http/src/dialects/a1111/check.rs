@@ -184,7 +184,7 @@ fn inits(fields: &Fields, draft: &Draft, model: &Model, pixels: u64, bad: &mut V
         // Nothing is resized to a size that will be refused.
         return Ok(vec![draft.clone()]);
     };
-    let full = Fields::truth(&fields.inpaint_full_res);
+    let inverted = Fields::truth(&fields.inpainting_mask_invert);
     let mask = fields.mask.as_deref().filter(|mask| !mask.is_empty());
     let mask = mask.map(|mask| read(mask, "mask", pixels, bad)).unwrap_or_default();
     let mut drafts = Vec::new();
@@ -200,14 +200,9 @@ fn inits(fields: &Fields, draft: &Draft, model: &Model, pixels: u64, bad: &mut V
                 one.task = Task::Inpaint;
                 // White is painted; what is transparent in the mask counts as black, as where it lies on nothing.
                 let mask = canvas::like(&canvas::painted(mask), &picture);
-                (one.init_image, one.mask) = match full {
-                    true => (Some(picture), Some(mask)),
-                    false => (
-                        Some(canvas::fitted(&picture, width, height, mode)),
-                        Some(canvas::fitted_mask(&mask, width, height, mode)),
-                    ),
-                };
-                // INPAINT OPTIONS
+                let mask = if inverted { canvas::inverted(&mask) } else { mask };
+                one.init_image = Some(canvas::fitted(&picture, width, height, mode));
+                one.mask = Some(canvas::fitted_mask(&mask, width, height, mode));
             }
         }
         drafts.push(one);

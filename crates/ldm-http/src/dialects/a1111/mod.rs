@@ -1,6 +1,6 @@
 //! stable-diffusion-webui's API (`modules/api/api.py` of AUTOMATIC1111), as its clients rely on it.
 //!
-//! Fields that mean nothing here are left alone; what would silently give another picture is refused.
+//! Fields that mean nothing here are left alone.
 
 mod answer;
 mod canvas;
@@ -11,6 +11,7 @@ mod fields;
 mod names;
 mod options;
 mod pictures;
+mod png_info;
 mod progress;
 mod stubs;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/internal/ping", get(progress::ping))
         .route("/sdapi/v1/extra-single-image", post(extras::single))
         .route("/sdapi/v1/extra-batch-images", post(extras::batch))
+        .route("/sdapi/v1/png-info", post(png_info::png_info))
         .merge(catalogue::routes())
         .merge(stubs::routes())
 }

@@ -123,6 +123,7 @@ async fn img2img_takes_pictures_and_masks_and_no_urls() {
         (json!({ "init_images": ["http://169.254.169.254/x.png"] }), "init_images[0]"),
         (json!({ "init_images": ["no picture"] }), "init_images[0]"),
         (json!({ "init_images": [init], "mask": picture(8, 8, 0) }), "mask"),
+        (json!({ "init_images": [init], "mask": picture(8, 8, 255), "inpainting_mask_invert": 1 }), "mask"),
         (json!({ "init_images": [init], "resize_mode": 9 }), "resize_mode"),
     ] {
         let answer = ask(&router, "img2img", small(body)).await;
@@ -196,6 +197,22 @@ async fn progress_is_told_and_an_interrupted_call_has_what_was_done() {
     assert!(info(&answer)["all_seeds"].is_array());
     let done = post(&router, "/internal/progress", json!({ "id_task": "task(mine)" }).to_string()).await.json();
     assert_eq!(done["completed"], true);
+}
+
+#[tokio::test]
+async fn a_picture_tells_how_it_was_made() {
+    let router = router().await;
+    let made = ask(&router, "txt2img", small(json!({ "negative_prompt": "dogs" }))).await.json()["images"][0].clone();
+    let told = ask(&router, "png-info", json!({ "image": made })).await.json();
+    assert!(told["info"].as_str().unwrap().starts_with("a cat\nNegative prompt: dogs\nSteps: 2, Sampler: Euler"), "{told}");
+    let parameters = &told["parameters"];
+    assert_eq!(
+        (&parameters["Prompt"], &parameters["Negative prompt"], &parameters["Seed"]),
+        (&json!("a cat"), &json!("dogs"), &json!("5"))
+    );
+    let plain = ask(&router, "png-info", json!({ "image": picture(4, 4, 0) })).await.json();
+    assert_eq!(plain["info"], "");
+    assert_eq!(ask(&router, "png-info", json!({ "image": "no picture" })).await.status, 422);
 }
 
 #[tokio::test]
