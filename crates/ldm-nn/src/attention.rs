@@ -16,13 +16,13 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: i64, causal: bool) -
     let keys = k.size()[1];
     let trained = [q, k, v].iter().any(|x| x.requires_grad());
     let ours = q.kind() == Kind::BFloat16 && q.device() == Device::Cpu && !causal && !trained;
-    if std::env::var_os("NO_FLASH").is_none() && ours && fits_flash(width / heads) {
+    if ours && fits_flash(width / heads) {
         return flash_attention(q, k, v, heads);
     }
     let split = |x: &Tensor, l: i64| x.view([b, l, heads, width / heads]).transpose(1, 2); // [B, heads, L, d]
     let (q, k, v) = (split(q, l), split(k, keys), split(v, keys));
     // The backward pass of libtorch's kernel is slow on the CPU: 274 of 887 ms of a step with 64 tokens and heads of 24.
-    let blocked = std::env::var_os("NO_BLOCK").is_none() && ours && l >= BLOCKED_FROM && keys >= BLOCKED_FROM;
+    let blocked = ours && l >= BLOCKED_FROM && keys >= BLOCKED_FROM;
     if trained && !causal && q.device() == Device::Cpu {
         let scores = (q / ((width / heads) as f64).sqrt()).matmul(&k.transpose(2, 3)); // [B, heads, L, L']
         return scores.softmax(-1, scores.kind()).matmul(&v).transpose(1, 2).reshape([b, l, width]);

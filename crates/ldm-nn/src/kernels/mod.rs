@@ -126,8 +126,7 @@ impl Filter {
             return Self::Pointwise(Matrix::packed(weight.to_kind(kind).reshape([output, input])));
         }
         #[cfg(target_arch = "x86_64")]
-        if std::env::var_os("NO_WINO").is_none()
-            && (stride, padding) == (1, 1)
+        if (stride, padding) == (1, 1)
             && let Some(filters) = WinogradFilters::new(&weight, kind)
         {
             return Self::Winograd(filters);
