@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Published clients against a running server: tests/clients/run.sh [BINARY] [pytest's arguments]. Installs what it needs into
-# target/clients; wants Python 3 with venv, Node.js with npm, and curl.
+# target/clients; wants Python 3 with venv, Node.js with npm, curl, and nginx.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export LATENTD="${1:-target/debug/latentd}"

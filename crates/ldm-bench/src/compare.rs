@@ -62,3 +62,32 @@ fn row(out: &mut String, name: &str, a: Option<f64>, b: Option<f64>) {
     // Writing to a string cannot fail.
     let _ = writeln!(out, "{name:44} {:>12} {:>12} {:>8}", some(a), some(b), some(ratio));
 }
+
+/// A table of runs under one load, one line each, with ratios to the first.
+pub fn side_by_side(runs: &[(&str, &Report)]) -> String {
+    let head = ["images/s", "p50 ms", "p95 ms", "p99 ms", "good 3x", "rows/call", "images/s", "p95"];
+    let mut out = format!("{:16}", "policy");
+    head.iter().for_each(|name| out.push_str(&format!(" {name:>10}")));
+    out.push_str(" (the last two: over the first line's)\n");
+    let Some((_, first)) = runs.first() else { return out };
+    for (name, report) in runs {
+        let Figures { images_per_s, latency, goodput_3x, .. } = &report.total;
+        let rows = report.server.as_ref().and_then(|server| server.batches.mean_rows);
+        let ratio = |now: f64, then: f64| (then != 0.0).then(|| now / then);
+        let known = |value: f64| (latency.count > 0).then_some(value);
+        let cells = [
+            Some(*images_per_s),
+            known(latency.p50),
+            known(latency.p95),
+            known(latency.p99),
+            *goodput_3x,
+            rows,
+            ratio(*images_per_s, first.total.images_per_s),
+            ratio(latency.p95, first.total.latency.p95),
+        ];
+        let _ = write!(out, "{name:16}");
+        cells.iter().for_each(|cell| out.push_str(&format!(" {:>10}", some(*cell))));
+        out.push('\n');
+    }
+    out
+}

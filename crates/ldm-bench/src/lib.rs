@@ -21,7 +21,7 @@ mod table;
 mod tally;
 mod targets;
 
-pub use compare::compare;
+pub use compare::{compare, side_by_side};
 pub use fairness::{jain, max_min};
 pub use mix::{Kind, Mix, MixError, Sender};
 pub use options::{Length, Load, Options, OptionsError};

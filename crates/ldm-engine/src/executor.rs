@@ -2,8 +2,11 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ldm_core::{Catalogue, Checkpoint, Failure, Raster, Request};
+
+use crate::cost::Profile;
 
 /// Jobs with equal keys can share one network call: model, latent shape and conditioning shape;
 /// not the task, sampler, steps, guidance or seed.
@@ -70,6 +73,15 @@ pub struct Resident {
     pub bytes: u64,
 }
 
+/// How often a cache was asked in vain and otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheCounts {
+    /// It was there.
+    pub hits: u64,
+    /// It was not.
+    pub misses: u64,
+}
+
 /// A change of a device's models.
 #[derive(Clone)]
 pub enum ModelChange {
@@ -108,6 +120,12 @@ pub trait Executor {
     /// will do, for [`prepare`](Self::prepare) gives the truth.
     fn price(&self, request: &Request) -> Result<Price, Failure>;
 
+    /// Memory that the request needs on the device beside the weights, at the most and about, in bytes; `None` where it is not known.
+    /// As cheap as [`price`](Self::price).
+    fn working_bytes(&self, _request: &Request) -> Option<u64> {
+        None
+    }
+
     /// Encodes prompts and pictures, draws the initial noise, makes the sampler's plan.
     fn prepare(&mut self, request: &Arc<Request>) -> Result<Prepared<Self::Run>, Failure>;
 
@@ -132,6 +150,25 @@ pub trait Executor {
 
     /// Lets go of memory that is not needed just now; called before a call that ran out of memory is tried again.
     fn relieve(&mut self) {}
+
+    /// What an earlier process measured of the model's calls, with the same weights on the same machine.
+    fn recall(&mut self, _model: &str) -> Option<Profile> {
+        None
+    }
+
+    /// One network call of so many rows of a loaded model at its usual size, made to be timed: whose call it was, and how long it
+    /// took. `None`: nothing is measured here.
+    fn rehearse(&mut self, _model: &str, _rows: u32) -> Result<Option<(BatchKey, Duration)>, Failure> {
+        Ok(None)
+    }
+
+    /// The rehearsals of the model are over; what was measured is to be found again by [`recall`](Self::recall).
+    fn rehearsed(&mut self, _model: &str, _profile: &Profile) {}
+
+    /// How often a prompt's embedding was found, and had to be computed, since the start.
+    fn cache(&self) -> CacheCounts {
+        CacheCounts::default()
+    }
 
     /// The models of the catalogue, loaded or not.
     fn residents(&self) -> Vec<Resident>;

@@ -27,7 +27,7 @@ mod ticket;
 mod warmup;
 mod worker;
 
-pub use executor::{Advance, BatchKey, Decoding, Executor, ModelChange, Prepared, Price, Resident};
+pub use executor::{Advance, BatchKey, CacheCounts, Decoding, Executor, ModelChange, Prepared, Price, Resident};
 pub use monitor::{Batch, Incident, Monitor, Silent, Stage};
 pub use permits::Load;
 pub use reporter::Keeper;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ldm_core::{Ending, FailureKind, Request, Tenant, Terms};
 
-use crate::Load;
+use crate::{CacheCounts, Load};
 
 /// A stage of a job's life on the device, as metrics label it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct Batch<'a> {
     pub jobs: usize,
     /// Their rows.
     pub rows: u32,
+    /// Rows that it could have held besides, by the key's cap.
+    pub spare: u32,
     /// How long it took.
     pub took: Duration,
 }
@@ -73,6 +75,8 @@ pub trait Monitor: Send + Sync + 'static {
     fn stage(&self, _stage: Stage, _took: Duration) {}
     /// A device worked that long for a tenant: its share of the calls.
     fn worked(&self, _tenant: &Tenant, _took: Duration) {}
+    /// Prompts' embeddings were found, or computed.
+    fn cache(&self, _counts: CacheCounts) {}
     /// So many steps were run for a job that has ended without a picture.
     fn wasted(&self, _steps: u32) {}
     /// Something happened to a worker or its models.

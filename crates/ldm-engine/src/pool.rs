@@ -12,7 +12,7 @@ use crate::executor::ModelChange;
 use crate::guard::lock;
 use crate::job::Parcel;
 use crate::scheduler::Ask;
-use crate::state::{Desk, Readiness, State};
+use crate::state::{Coming, Desk, Readiness, State};
 
 /// A device's place: what is known of it, and the way in.
 pub(crate) struct Seat {
@@ -61,7 +61,8 @@ impl Pool {
 
     pub(crate) fn send_to(&self, offer: Offer, parcel: Parcel) -> Result<(), Box<Parcel>> {
         let (seat, id) = (&self.seats[offer.seat], parcel.reporter.id);
-        seat.desk.book().coming.insert(id, offer.solo);
+        let (priority, since) = (parcel.reporter.terms.priority, parcel.reporter.submitted);
+        seat.desk.book().coming.insert(id, Coming { priority, since, cost: offer.solo });
         lock(&seat.inbox).send(Command::Admit(Box::new(parcel))).map_err(|unsent| {
             seat.desk.arrived(id);
             match unsent.0 {
@@ -155,7 +156,7 @@ impl Seat {
         let cold = book.residents.iter().any(|resident| resident.id == request.model && !resident.loaded);
         // Loading is not free, even when nobody has seen how long it takes.
         let load = if cold { book.loads.get(&request.model).copied().unwrap_or(Duration::from_secs(1)) } else { Duration::ZERO };
-        let on_the_way: Duration = book.coming.values().sum();
+        let on_the_way = book.on_the_way();
         let ask = Ask {
             price,
             tenant: terms.tenant.clone(),

@@ -1,7 +1,7 @@
 //! What the device does next: an ordinary struct without threads, clocks or tensors. `docs/scheduling.md` gives the policy.
 //!
-//! Times are [`Duration`]s since the engine's start, always passed in. One *tick* is at most one decode, at most one prepare
-//! and one evaluation, so that finished jobs leave and new ones join at every step boundary.
+//! Times are [`Duration`]s since the engine's start, always passed in. One *tick* is at most one decode, a few prepares that take
+//! no longer than the evaluation, and one evaluation, so that finished jobs leave and new ones join at every step boundary.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Debug;
@@ -52,7 +52,8 @@ pub struct Scheduler<Id> {
     turns: [Option<Turn>; 2],
     /// The batch that runs, under a policy that makes batches of requests.
     group: Vec<Id>,
-    prepared_in_tick: bool,
+    /// Seconds that the prepares of this tick are expected to take; `None`: there was none.
+    prepared_in_tick: Option<f64>,
     decoded_in_tick: bool,
     serial: u64,
     revision: u64,
@@ -75,7 +76,7 @@ impl<Id: Copy + Eq + Hash + Debug> Scheduler<Id> {
             earned_time: 0.0,
             turns: [None; 2],
             group: Vec::new(),
-            prepared_in_tick: false,
+            prepared_in_tick: None,
             decoded_in_tick: false,
             serial: 0,
             revision: 0,
@@ -219,13 +220,12 @@ impl<Id: Copy + Eq + Hash + Debug> Scheduler<Id> {
             self.decoded_in_tick = true;
             return self.hand_out(id, Place::Decoding, Work::Decode(id));
         }
-        if !(steps && self.prepared_in_tick)
-            && let Some(id) = self.start()
-        {
-            self.prepared_in_tick = true;
+        let spent = self.prepared_in_tick.filter(|_| steps);
+        if let Some((id, seconds)) = self.start(spent) {
+            self.prepared_in_tick = Some(spent.unwrap_or(0.0) + seconds);
             return Work::Prepare(id);
         }
-        (self.prepared_in_tick, self.decoded_in_tick) = (false, false);
+        (self.prepared_in_tick, self.decoded_in_tick) = (None, false);
         let call = self.call(now, costs);
         if call.is_empty() { Work::Idle } else { Work::Evaluate(call) }
     }

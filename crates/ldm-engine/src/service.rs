@@ -35,6 +35,8 @@ pub struct Limits {
     pub model_memory: u64,
     /// How often a running job is checkpointed.
     pub checkpoint_every: Duration,
+    /// For how long calls of a model are measured, by and large, while nothing else is to be done; zero: not at all.
+    pub rehearsal: Duration,
     /// In which order work is done.
     pub policy: Policy,
 }
@@ -49,6 +51,7 @@ impl Default for Limits {
             rows: 16,
             model_memory: u64::MAX,
             checkpoint_every: Duration::from_secs(10),
+            rehearsal: Duration::from_secs(10),
             policy: Policy::Steps,
         }
     }
@@ -161,6 +164,9 @@ pub struct Estimate {
     pub rows: u32,
     /// Network calls.
     pub evaluations: u32,
+    /// Memory of the device at the most, about, in bytes: the model's weights and what the picture needs besides; `None` where the
+    /// device does not know.
+    pub peak_bytes: Option<u64>,
 }
 
 /// How a worker stands.
@@ -218,7 +224,8 @@ impl Service {
             seats.push(Seat { desk, inbox: Mutex::new(inbox), thread: Mutex::new(None) });
             inboxes.push(commands);
         }
-        let habits = Habits { checkpoint_every: limits.checkpoint_every, memory: limits.model_memory };
+        let Limits { checkpoint_every, model_memory: memory, rehearsal, .. } = limits;
+        let habits = Habits { checkpoint_every, memory, rehearsal };
         let pool = Arc::new(Pool::new(seats, state));
         for ((seat, inbox), worker) in pool.seats.iter().zip(inboxes).zip(workers) {
             let post = Post { desk: Arc::clone(&seat.desk), inbox, habits, pool: Arc::downgrade(&pool) };
@@ -369,7 +376,7 @@ impl Service {
         let mut outstanding = Duration::ZERO;
         for desk in ready {
             let book = desk.book();
-            outstanding += seconds(book.scheduler.outstanding(&book.costs)) + book.coming.values().sum::<Duration>();
+            outstanding += seconds(book.scheduler.outstanding(&book.costs)) + book.on_the_way();
             workers += 1;
         }
         let unfinished = (load.queued + load.running).max(1) as u32;
@@ -399,7 +406,9 @@ impl Service {
         let price = book.quotes.quote(request);
         let spread = book.costs.spread(&price.key, price.rows);
         let p95 = finish.mul_f64(spread.map_or(1.0, |spread| spread.p95() / spread.mean()).clamp(1.0, 10.0));
-        Ok(Estimate { queue: start, p50: finish, p95, rows: price.rows, evaluations: price.evaluations })
+        let weights = book.residents.iter().find(|resident| resident.id == request.model).map(|resident| resident.bytes);
+        let peak_bytes = book.quotes.working(request).map(|working| working + weights.unwrap_or_default());
+        Ok(Estimate { queue: start, p50: finish, p95, rows: price.rows, evaluations: price.evaluations, peak_bytes })
     }
 
     /// Changes the models of every worker, between two steps; jobs that run keep the weights that they began with.
@@ -447,12 +456,19 @@ fn status(desk: &Desk) -> WorkerStatus {
     let readiness = desk.readiness();
     let now = desk.now();
     let book = desk.book();
+    let mut waiting = book.scheduler.waiting_by_priority();
+    let mut oldest_wait = book.scheduler.oldest_wait(now).map(Option::unwrap_or_default);
+    for coming in book.coming.values() {
+        let at = coming.priority as usize;
+        waiting[at] += 1;
+        oldest_wait[at] = oldest_wait[at].max(coming.since.elapsed());
+    }
     WorkerStatus {
         name: desk.name.clone(),
         readiness,
-        waiting: book.scheduler.waiting_by_priority(),
-        oldest_wait: book.scheduler.oldest_wait(now).map(Option::unwrap_or_default),
-        outstanding: book.scheduler.outstanding(&book.costs) + book.coming.values().sum::<Duration>().as_secs_f64(),
+        waiting,
+        oldest_wait,
+        outstanding: book.scheduler.outstanding(&book.costs) + book.on_the_way().as_secs_f64(),
         residents: book.residents.clone(),
     }
 }

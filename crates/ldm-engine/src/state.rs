@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use ldm_core::{Catalogue, JobId};
+use ldm_core::{Catalogue, JobId, Priority};
 use tokio::sync::watch;
 
 use crate::cost::Costs;
@@ -119,11 +119,25 @@ pub(crate) struct Book {
     pub(crate) residents: Vec<Resident>,
     /// How long models took to load.
     pub(crate) loads: HashMap<String, Duration>,
-    /// Jobs in the inbox, with their cost.
-    pub(crate) coming: HashMap<JobId, Duration>,
+    /// Jobs in the inbox, and those that wait for their model.
+    pub(crate) coming: HashMap<JobId, Coming>,
+}
+
+/// A job that has not come to the scheduler yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Coming {
+    pub(crate) priority: Priority,
+    pub(crate) since: Instant,
+    /// What it takes by itself.
+    pub(crate) cost: Duration,
 }
 
 impl Book {
+    /// What the jobs that have not come to the scheduler take.
+    pub(crate) fn on_the_way(&self) -> Duration {
+        self.coming.values().map(|coming| coming.cost).sum()
+    }
+
     /// Every job has gone.
     pub(crate) fn clear(&mut self) {
         self.scheduler.clear();
@@ -158,7 +172,7 @@ impl Desk {
         moment.saturating_duration_since(self.state.began)
     }
 
-    /// The job is in the inbox no longer.
+    /// The job has come to the scheduler, or has ended.
     pub(crate) fn arrived(&self, id: JobId) {
         self.book().coming.remove(&id);
     }

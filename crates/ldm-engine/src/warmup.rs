@@ -42,6 +42,15 @@ fn request(catalogue: &Catalogue, model: &Model, steps: u32) -> Result<Arc<Reque
     }
 }
 
+/// A request of the model's default size, if its first task takes a size.
+pub(crate) fn usual(catalogue: &Catalogue, model: &Model) -> Option<Request> {
+    let (width, height) = model.sizes.default;
+    let smallest = Draft::smallest(model);
+    let sides = smallest.lr_image.is_none().then_some((i64::from(width), i64::from(height)));
+    let draft = Draft { width: sides.map(|sides| sides.0), height: sides.map(|sides| sides.1), steps: None, ..smallest };
+    draft.check(catalogue).ok()?.pop()
+}
+
 fn picture<E: Executor>(executor: &mut E, request: &Arc<Request>) -> Result<(), Failure> {
     executor.price(request)?;
     let mut run = executor.prepare(request)?.run;

@@ -62,6 +62,16 @@ impl FirstStageConfig {
         }
     }
 
+    /// Channels of the level at the picture's own size.
+    pub fn last_channels(&self) -> i64 {
+        let first = |channels: &[i64]| channels.first().copied().unwrap_or_default();
+        match self {
+            Self::Kl(config) => first(&config.block_out_channels),
+            Self::Vq(config) => first(&config.block_out_channels),
+            Self::Tiny(config) => first(&config.decoder_block_out_channels),
+        }
+    }
+
     /// Channels of latents.
     pub fn latent_channels(&self) -> i64 {
         match self {

@@ -14,10 +14,9 @@ use ldm_nn::{
     Architecture, AutoencoderTinyConfig, Checkpoint, ClipTextConfig, ClipTextModel, ClipTokenizer, FirstStage, FirstStageConfig,
     Layout, Readout, Report, TinyDecoder, UNet, Weights,
 };
-use lru::LruCache;
 use tch::{Device, Kind};
 
-use crate::conditioner::{Bert, Boxes, Classes, Conditioner, Encoder, Neighbors, Numbers, Text, TextPair, Unconditioned};
+use crate::conditioner::{Bert, Boxes, Classes, Conditioner, Encoder, Known, Neighbors, Numbers, Text, TextPair, Unconditioned};
 use crate::families::ModelError;
 use crate::loras::{Library, Merged, files};
 use crate::scheduler::Scheduler;
@@ -218,18 +217,18 @@ impl Builder {
         Ok(match plan {
             ConditionerPlan::None => Box::new(Unconditioned),
             ConditionerPlan::Text(text) => {
-                Box::new(Text { encoder: self.text(text, 0, Adapted::Text, &words), cache: LruCache::new(cache) })
+                Box::new(Text { encoder: self.text(text, 0, Adapted::Text, &words), cache: Known::new(cache) })
             }
             ConditionerPlan::TextPair { first, second, numbers, zeros_for_empty } => {
                 // A refiner's only encoder is the first one of its embeddings.
                 let place = usize::from(first.is_some());
                 let first = first.map(|first| self.text(first, 0, Adapted::Text, &words));
                 let second = self.text(second, place, Adapted::Text2, &words);
-                Box::new(TextPair { first, second, numbers, zeros_for_empty, cache: LruCache::new(cache) })
+                Box::new(TextPair { first, second, numbers, zeros_for_empty, cache: Known::new(cache) })
             }
             ConditionerPlan::Bert { tokenizer, network, .. } => {
                 let model = self.network(network, None, LdmBertModel::new);
-                Box::new(Bert { tokenizer, model, device, kind, cache: LruCache::new(cache) })
+                Box::new(Bert { tokenizer, model, device, kind, cache: Known::new(cache) })
             }
             ConditionerPlan::Class { network, none } => {
                 Box::new(Classes { embedder: self.network(network, None, ClassEmbedder::new), none, device })

@@ -7,9 +7,11 @@ mod shelf;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ldm_core::{Catalogue, Checkpoint, Failure, FailureKind, Mode, Raster, Request};
-use ldm_engine::{Advance, BatchKey, Decoding, Executor, ModelChange, Prepared, Price, Resident};
+use ldm_engine::cost::Profile;
+use ldm_engine::{Advance, BatchKey, CacheCounts, Decoding, Executor, ModelChange, Prepared, Price, Resident};
 use tch::{Kind, Tensor};
 
 use crate::catalogue::samplers;
@@ -40,13 +42,15 @@ pub type Tamper = Box<dyn FnMut(Given<'_>)>;
 /// One device with its models. Not `Send`: it lives on the thread that loaded it.
 pub struct DeviceExecutor {
     pub(crate) shelf: Shelf,
-    options: LoadOptions,
+    pub(crate) options: LoadOptions,
     device: tch::Device,
     watch: Option<Watch>,
     tamper: Option<Tamper>,
     /// Conditioning of the last call, by the serials of its runs: unchanged while nobody joins or leaves.
     together: Option<(Vec<u64>, Rc<Conditioning>)>,
     serial: u64,
+    /// What rehearsals of a model are made with.
+    pub(crate) rehearsal: Option<(String, Run)>,
     /// Gradients are off on this thread for as long as the executor lives.
     _no_grad: tch::NoGradGuard,
 }
@@ -77,6 +81,7 @@ impl DeviceExecutor {
             tamper: None,
             together: None,
             serial: 0,
+            rehearsal: None,
             _no_grad: no_grad,
         })
     }
@@ -246,6 +251,14 @@ impl Executor for DeviceExecutor {
         Ok(Price { key, rows: if sketch.is_guided(request) { 2 } else { 1 }, evaluations: (first + second) as u32 })
     }
 
+    fn working_bytes(&self, request: &Request) -> Option<u64> {
+        let described = &self.shelf.find(&request.model).ok()?.described;
+        let [_, height, width] = described.sketch.latent(request).map(f64::from);
+        let rows = if described.sketch.is_guided(request) { 2 } else { 1 };
+        let pixels = f64::from(request.width) * f64::from(request.height);
+        Some(described.working.bytes(rows, height * width, pixels))
+    }
+
     fn prepare(&mut self, request: &Arc<Request>) -> Result<Prepared<Run>, Failure> {
         guarded(|| {
             let run = self.start(request)?;
@@ -298,7 +311,28 @@ impl Executor for DeviceExecutor {
     /// by itself, before it says that there is none left.
     fn relieve(&mut self) {
         self.forget_batch();
+        self.rehearsal = None;
         self.shelf.entries.iter().filter_map(|entry| entry.system.as_ref()).for_each(|system| system.relieve());
+    }
+
+    fn recall(&mut self, model: &str) -> Option<Profile> {
+        self.kept_profile(model)
+    }
+
+    fn rehearse(&mut self, model: &str, rows: u32) -> Result<Option<(BatchKey, Duration)>, Failure> {
+        guarded(|| self.timed_call(model, rows)).map(Some)
+    }
+
+    fn rehearsed(&mut self, model: &str, profile: &Profile) {
+        self.rehearsal = None;
+        self.keep_profile(model, profile);
+    }
+
+    fn cache(&self) -> CacheCounts {
+        let systems = self.shelf.entries.iter().filter_map(|entry| entry.system.as_ref());
+        systems
+            .map(|system| system.cache())
+            .fold(CacheCounts::default(), |all, one| CacheCounts { hits: all.hits + one.hits, misses: all.misses + one.misses })
     }
 
     fn residents(&self) -> Vec<Resident> {
@@ -311,11 +345,13 @@ impl Executor for DeviceExecutor {
 
     fn unload(&mut self, model: &str) {
         self.forget_batch();
+        self.rehearsal = None;
         self.shelf.unload(model);
     }
 
     fn change(&mut self, change: &ModelChange) -> Result<(), Failure> {
         self.forget_batch();
+        self.rehearsal = None;
         guarded(|| match change {
             ModelChange::Put(source) => match source.downcast_ref::<ModelSource>() {
                 Some(source) => self.shelf.put(source),

@@ -34,6 +34,5 @@ pub use families::ModelError;
 pub use inspect::{Inspection, Part, inspect, inspect_source};
 pub use ldm_core::Mode;
 pub use options::{Device, Dtype, EmaChoice, LoadOptions, Merge, ModelSource, ParseError};
-pub use profile::PROFILE_BUDGET;
 pub use reconstruct::{Reconstruction, reconstruct};
 pub use run::Run;

@@ -127,6 +127,8 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// Encoded prompts that are kept.
     pub cache: usize,
+    /// A folder for what was measured of models whose own folders cannot be written.
+    pub profiles: Option<PathBuf>,
     /// Pictures with a longer side than this many pixels are decoded in tiles, which bounds memory.
     pub tile_from: u32,
     /// Bounds on what a request may ask for.
@@ -142,6 +144,7 @@ impl Default for LoadOptions {
             max_side: None,
             threads: None,
             cache: 256,
+            profiles: None,
             tile_from: 1536,
             bounds: ldm_core::Bounds::default(),
         }

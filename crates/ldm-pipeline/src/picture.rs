@@ -1,6 +1,7 @@
 //! Pictures to tensors and back.
 
-use image::imageops::FilterType;
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use ldm_core::task::Inpaint;
 use ldm_core::{Failure, FailureKind, Plane, Raster, Rounding};
 use tch::{Device, Kind, Tensor};
@@ -11,9 +12,7 @@ pub(crate) fn to_tensor(picture: &Raster, width: u32, height: u32, device: Devic
     let pixels = if same {
         Tensor::from_slice(picture.data())
     } else {
-        let buffer = image::RgbImage::from_raw(picture.width(), picture.height(), picture.data().to_vec())
-            .ok_or_else(|| Failure::new(FailureKind::Unsupported, "the picture's bytes do not fit its size"))?;
-        Tensor::from_slice(image::imageops::resize(&buffer, width, height, FilterType::Lanczos3).as_raw())
+        Tensor::from_slice(&resized(picture.data(), [picture.width(), picture.height()], [width, height], PixelType::U8x3)?)
     };
     let pixels = pixels.view([1, i64::from(height), i64::from(width), 3]).permute([0, 3, 1, 2]); // [1, 3, H, W]
     Ok(pixels.to_device(device).to_kind(Kind::Float) / 255. * 2. - 1.)
@@ -24,12 +23,22 @@ pub(crate) fn mask_to_tensor(mask: &Plane, width: u32, height: u32, device: Devi
     let values = if mask.width() == width && mask.height() == height {
         Tensor::from_slice(mask.data())
     } else {
-        let buffer = image::GrayImage::from_raw(mask.width(), mask.height(), mask.data().to_vec())
-            .ok_or_else(|| Failure::new(FailureKind::Unsupported, "the mask's bytes do not fit its size"))?;
-        Tensor::from_slice(image::imageops::resize(&buffer, width, height, FilterType::Lanczos3).as_raw())
+        Tensor::from_slice(&resized(mask.data(), [mask.width(), mask.height()], [width, height], PixelType::U8)?)
     };
     let values = values.view([1, 1, i64::from(height), i64::from(width)]).to_device(device);
     Ok(values.ge(i64::from(Inpaint::THRESHOLD)).to_kind(Kind::Float))
+}
+
+/// Pixels of the size `from` at the size `to`, both width and height: Lanczos, antialiased, to the last level as Pillow's
+/// `Image.resize` gives them.
+fn resized(pixels: &[u8], from: [u32; 2], to: [u32; 2], kind: PixelType) -> Result<Vec<u8>, Failure> {
+    let wrong =
+        |error: &dyn std::fmt::Display| Failure::new(FailureKind::Unsupported, format!("a picture was not resized: {error}"));
+    let before = ImageRef::new(from[0], from[1], pixels, kind).map_err(|error| wrong(&error))?;
+    let mut after = Image::new(to[0], to[1], kind);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
+    Resizer::new().resize(&before, &mut after, &options).map_err(|error| wrong(&error))?;
+    Ok(after.into_vec())
 }
 
 /// One picture `[1, 3, H, W]` in about [−1, 1] as bytes: rounded as diffusers rounds, or truncated as CompVis' scripts do.
@@ -54,4 +63,28 @@ pub(crate) fn from_tensor(picture: &Tensor, rounding: Rounding) -> Result<Raster
 /// Whether no number is NaN or infinite. On a GPU this waits for the device.
 pub(crate) fn is_finite(x: &Tensor) -> bool {
     x.isfinite().all().int64_value(&[]) != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pillow 13.0.0: `Image.frombytes("L", (5, 1), bytes([0, 255, 30, 200, 90])).resize((n, 1), Image.Resampling.LANCZOS)`.
+    #[test]
+    fn resizing_rounds_as_pillow_does() {
+        let row = [0, 255, 30, 200, 90];
+        let pillow: [(u32, &[u8]); 4] = [
+            (3, &[106, 137, 128]),
+            (4, &[72, 164, 115, 131]),
+            (8, &[0, 121, 255, 90, 52, 195, 151, 73]),
+            (11, &[0, 43, 185, 254, 137, 30, 84, 191, 182, 112, 68]),
+        ];
+        for (width, wanted) in pillow {
+            let smaller = resized(&row, [5, 1], [width, 1], PixelType::U8).unwrap();
+            assert_eq!(smaller, wanted, "{width} wide");
+            let thrice: Vec<u8> = row.iter().flat_map(|level| [*level; 3]).collect();
+            let colours = resized(&thrice, [5, 1], [width, 1], PixelType::U8x3).unwrap();
+            assert_eq!(colours, wanted.iter().flat_map(|level| [*level; 3]).collect::<Vec<_>>());
+        }
+    }
 }

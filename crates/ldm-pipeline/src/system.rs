@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use ldm_core::{Failure, FailureKind, Request};
-use ldm_engine::BatchKey;
+use ldm_engine::{BatchKey, CacheCounts};
 use ldm_nn::adapters::Part;
 use ldm_nn::conditioners::SpatialRescaler;
 use ldm_nn::unet::Conditioning as UNetConditioning;
@@ -121,6 +121,11 @@ impl System {
         let stage = Rc::new(stage);
         *self.exact.borrow_mut() = Some(Rc::clone(&stage));
         Ok(stage)
+    }
+
+    /// How often prompts were known.
+    pub(crate) fn cache(&self) -> CacheCounts {
+        self.conditioner.borrow().cache()
     }
 
     /// Lets go of what the next job can do without.

@@ -13,6 +13,7 @@ mod sources;
 mod tests;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ldm_core::{Bounds, Mode};
@@ -63,6 +64,8 @@ pub(crate) struct Engine {
     pub(crate) picture_memory_mb: u32,
     /// 0 is no bound.
     pub(crate) model_memory_mb: u32,
+    /// 0 learns from real calls alone.
+    pub(crate) rehearsal_seconds: u32,
     pub(crate) mode: Mode,
 }
 
@@ -129,6 +132,7 @@ impl Default for Config {
                 per_tenant: 0,
                 picture_memory_mb: small(engine.bytes >> 20),
                 model_memory_mb: 0,
+                rehearsal_seconds: small(engine.rehearsal.as_secs() as usize),
                 mode: load.mode,
             },
             jobs: Jobs { state_dir: String::new(), kept_hours: 24 },
@@ -163,6 +167,7 @@ impl Config {
             per_tenant: if self.engine.per_tenant == 0 { usize::MAX } else { self.engine.per_tenant as usize },
             bytes: (self.engine.picture_memory_mb as usize) << 20,
             model_memory: unless_zero(self.engine.model_memory_mb),
+            rehearsal: Duration::from_secs(self.engine.rehearsal_seconds.into()),
             ..ldm_engine::Limits::default()
         }
     }
@@ -177,6 +182,7 @@ impl Config {
             cache: self.engine.prompt_cache as usize,
             bounds: self.limits.bounds,
             mode: self.engine.mode,
+            profiles: (!self.jobs.state_dir.is_empty()).then(|| PathBuf::from(&self.jobs.state_dir).join("profiles")),
             ..LoadOptions::default()
         }
     }

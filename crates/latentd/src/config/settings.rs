@@ -34,7 +34,7 @@ pub(super) const SECTIONS: [(&str, &str); 7] = [
 const MANY: u32 = 1_000_000;
 
 /// Every setting, section by section in the order of the file.
-pub(super) const SETTINGS: [Setting; 28] = [
+pub(super) const SETTINGS: [Setting; 29] = [
     Setting {
         name: "server.listen",
         comment: "Address and port; port 0 takes a free one. 0.0.0.0 listens on every interface: put a proxy with TLS before it.",
@@ -124,6 +124,12 @@ pub(super) const SETTINGS: [Setting; 28] = [
         comment: "Memory that a device's models may take, MiB: beyond it the model that was used longest ago is let go of; 0 is no bound.",
         set: |config, given| put(&mut config.engine.model_memory_mb, given.whole(0..=MANY)),
         get: |config| whole(config.engine.model_memory_mb),
+    },
+    Setting {
+        name: "engine.rehearsal_seconds",
+        comment: "For how long a model's calls are measured while nothing else is to be done, once; 0 learns from real calls alone.",
+        set: |config, given| put(&mut config.engine.rehearsal_seconds, given.whole(0..=3600)),
+        get: |config| whole(config.engine.rehearsal_seconds),
     },
     Setting {
         name: "engine.mode",

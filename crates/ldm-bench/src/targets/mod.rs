@@ -82,3 +82,14 @@ pub trait Target: Send + Sync + 'static {
     /// A sentence that says why the counters cannot be read.
     fn counters(&self) -> impl Future<Output = Result<Counters, String>> + Send;
 }
+
+/// So that who loads a target still has it afterwards.
+impl<T: Target> Target for Arc<T> {
+    fn send(&self, shot: &Shot) -> impl Future<Output = Outcome> + Send {
+        T::send(self, shot)
+    }
+
+    fn counters(&self) -> impl Future<Output = Result<Counters, String>> + Send {
+        T::counters(self)
+    }
+}

@@ -1,6 +1,7 @@
 //! The engine itself, in this process: no sockets, no pictures' files, any executor.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ldm_core::{Draft, Ending, Failure, Output, Priority, Request, Tenant, Terms};
 use ldm_engine::{Batch, Executor, Limits, Load, Monitor, Refused, Service};
@@ -75,6 +76,11 @@ impl ServiceTarget {
         let service = Service::start(limits, Arc::clone(&tap) as Arc<dyn Monitor>, load);
         service.wait_ready().await?;
         Ok(Self { service, tap })
+    }
+
+    /// Finishes what was accepted, and ends the device's thread.
+    pub async fn end(&self) {
+        self.service.drain(Duration::MAX).await;
     }
 
     fn requests(&self, shot: &Shot) -> Result<Vec<Request>, String> {

@@ -2,9 +2,11 @@
 
 mod faults;
 mod models;
+mod rehearsal;
 mod work;
 
 use std::collections::HashMap;
+use std::sync::mpsc::TryRecvError;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -12,14 +14,16 @@ use ldm_core::{Ending, Failure, FailureKind, JobId, Progress};
 use tokio::sync::oneshot;
 
 use crate::cost::Costs;
-use crate::executor::ModelChange;
+use crate::executor::{CacheCounts, ModelChange};
 use crate::guard::guarded;
 use crate::job::{Job, Parcel};
 use crate::scheduler::{Ask, Work};
 use crate::state::{Book, Desk};
+use crate::warmup;
 use crate::{Executor, Monitor, Stage};
 pub(crate) use faults::{Retired, late};
 use models::Cold;
+use rehearsal::Rehearsals;
 
 /// How often those who wait are told their places, when they are many.
 const PLACES: Duration = Duration::from_millis(100);
@@ -45,6 +49,8 @@ pub(crate) struct Habits {
     pub(crate) checkpoint_every: Duration,
     /// Bytes that loaded models may take.
     pub(crate) memory: u64,
+    /// For how long calls of a model are measured while nothing else is to be done.
+    pub(crate) rehearsal: Duration,
 }
 
 /// The owner of one device: its executor, its queue, its jobs.
@@ -55,6 +61,9 @@ pub(crate) struct Device<'a, E: Executor> {
     habits: Habits,
     jobs: HashMap<JobId, Job<E::Run>>,
     cold: Cold,
+    rehearsals: Rehearsals,
+    /// The executor's, as last told.
+    cache: CacheCounts,
     /// When the jobs that are still here are failed.
     stop: Option<Instant>,
     /// A call panicked or said that the device is gone: probe before the next.
@@ -67,9 +76,27 @@ impl<'a, E: Executor> Device<'a, E> {
     pub(crate) fn new(executor: E, inbox: &'a mpsc::Receiver<Command>, desk: Arc<Desk>, habits: Habits) -> Self {
         let (jobs, cold) = (HashMap::new(), Cold::default());
         let places = (Instant::now(), 0);
-        let mut device = Self { executor, inbox, desk, habits, jobs, cold, stop: None, suspect: false, places };
+        let rehearsals = Rehearsals::new(habits.rehearsal);
+        let cache = executor.cache();
+        let mut device =
+            Self { executor, inbox, desk, habits, jobs, cold, rehearsals, cache, stop: None, suspect: false, places };
         device.note_residents();
+        let residents = device.desk.book().residents.clone();
+        residents.iter().filter(|resident| resident.loaded).for_each(|resident| device.learn(&resident.id));
+        device.quote_usual();
         device
+    }
+
+    /// What a usual request of each model costs, so that estimates know of a shape before anybody asked for one.
+    fn quote_usual(&mut self) {
+        let Ok(catalogue) = self.guarded("catalogue", |executor| Ok(executor.catalogue())) else { return };
+        for request in catalogue.models.iter().filter_map(|model| warmup::usual(&catalogue, model)) {
+            let price = self.guarded("price", |executor| executor.price(&request));
+            let working = self.guarded("working_bytes", |executor| Ok(executor.working_bytes(&request)));
+            if let (Ok(price), Ok(working)) = (price, working) {
+                self.desk.book().quotes.learn(&request, &price, working);
+            }
+        }
     }
 
     /// Works until it is told to stop or nobody is left to tell it anything; the error is a device that is out of service, with
@@ -97,7 +124,8 @@ impl<'a, E: Executor> Device<'a, E> {
         scheduler.next(self.desk.now(), costs)
     }
 
-    /// Obeys the commands that have come; waits for one only when there is nothing to do. `false`: it is time to end.
+    /// Obeys the commands that have come; waits for one only when there is nothing to do, and nothing to be measured. `false`: it is
+    /// time to end.
     fn attend(&mut self) -> bool {
         loop {
             // A suspect device is probed before anything is waited for.
@@ -105,19 +133,25 @@ impl<'a, E: Executor> Device<'a, E> {
             if idle && self.stop.is_some() {
                 return false;
             }
-            let command = if idle { self.inbox.recv().ok() } else { self.inbox.try_recv().ok() };
+            let command = if idle && self.rehearsals.is_empty() {
+                self.inbox.recv().map_err(|_| TryRecvError::Disconnected)
+            } else {
+                self.inbox.try_recv()
+            };
             match command {
-                Some(command) => self.obey(command),
+                Ok(command) => self.obey(command),
                 // Every handle and ticket is gone.
-                None if idle => return false,
-                None => break,
+                Err(TryRecvError::Disconnected) if idle => return false,
+                Err(TryRecvError::Empty) if idle => self.rehearse(),
+                Err(_) => break,
             }
         }
         if self.stop.is_some_and(|at| at <= Instant::now()) {
             self.end_the_rest();
             return false;
         }
-        let overdue = self.desk.book().scheduler.overdue(self.desk.now());
+        let mut overdue = self.desk.book().scheduler.overdue(self.desk.now());
+        overdue.extend(self.overdue_cold());
         for id in overdue {
             let message = "the deadline passed before the picture was finished";
             self.end(id, Ending::Failed(Failure::new(FailureKind::DeadlineExceeded, message)));
@@ -167,23 +201,29 @@ impl<'a, E: Executor> Device<'a, E> {
     }
 
     fn admit(&mut self, parcel: Parcel) {
-        self.desk.arrived(parcel.reporter.id);
+        let id = parcel.reporter.id;
         if parcel.reporter.is_cancelled() {
+            self.desk.arrived(id);
             return parcel.reporter.end(Ending::Cancelled);
         }
         match self.guarded("price", |executor| executor.price(&parcel.reporter.request)) {
             Ok(price) => {
-                self.desk.book().quotes.learn(&parcel.reporter.request, &price);
-                let (id, model) = (parcel.reporter.id, parcel.reporter.request.model.clone());
+                let working = self.guarded("working_bytes", |executor| Ok(executor.working_bytes(&parcel.reporter.request)));
+                self.desk.book().quotes.learn(&parcel.reporter.request, &price, working.ok().flatten());
+                let model = parcel.reporter.request.model.clone();
                 self.jobs.insert(id, Job::new(parcel, price));
                 if self.is_loaded(&model) { self.enqueue(id) } else { self.cold.push(model, id) }
             }
-            Err(failure) => parcel.reporter.end(Ending::Failed(failure)),
+            Err(failure) => {
+                self.desk.arrived(id);
+                parcel.reporter.end(Ending::Failed(failure));
+            }
         }
     }
 
     /// The job waits for its turn.
     fn enqueue(&mut self, id: JobId) {
+        self.desk.arrived(id);
         let Some(job) = self.jobs.get(&id) else { return };
         let reporter = job.reporter();
         let submitted = self.desk.at(reporter.submitted);
@@ -207,6 +247,7 @@ impl<'a, E: Executor> Device<'a, E> {
 
     /// The job leaves; its memory first, then its permit, then its watcher is told. Unknown jobs have ended already.
     fn end(&mut self, id: JobId, ending: Ending) {
+        self.desk.arrived(id);
         self.desk.book().scheduler.remove(id);
         self.cold.remove(id);
         if let Some(job) = self.jobs.remove(&id) {

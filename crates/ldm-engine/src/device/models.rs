@@ -7,6 +7,7 @@ use ldm_core::{Ending, Failure, FailureKind, JobId};
 
 use super::Device;
 use crate::executor::ModelChange;
+use crate::state::Coming;
 use crate::{Executor, Incident, Resident};
 
 /// How long jobs of a model that is not loaded wait for others to end by themselves, at least.
@@ -95,7 +96,13 @@ impl<E: Executor> Device<'_, E> {
         let mut ids: Vec<JobId> = unbegun.map(|(id, _)| *id).collect();
         ids.sort_unstable();
         for id in ids {
-            self.desk.book().scheduler.remove(id);
+            let Some(job) = self.jobs.get(&id) else { continue };
+            let (priority, since) = (job.reporter().terms.priority, job.reporter().submitted);
+            let mut book = self.desk.book();
+            book.scheduler.remove(id);
+            let cost = Duration::try_from_secs_f64(book.costs.solo(&job.price)).unwrap_or_default();
+            book.coming.insert(id, Coming { priority, since, cost });
+            drop(book);
             self.cold.remove(id);
             self.cold.push(model.clone(), id);
         }
@@ -112,6 +119,7 @@ impl<E: Executor> Device<'_, E> {
             self.monitor().incident(Incident::Evicted(model));
         }
         self.cold.leaving = None;
+        self.rehearsals.forget(model);
         self.note_residents();
     }
 
@@ -126,6 +134,7 @@ impl<E: Executor> Device<'_, E> {
                 self.cold.took.insert(model.to_owned(), took);
                 self.desk.book().loads.insert(model.to_owned(), took);
                 self.monitor().incident(Incident::Loaded(model, took));
+                self.learn(model);
                 self.welcome(model);
             }
             Err(failure) => {
@@ -153,8 +162,37 @@ impl<E: Executor> Device<'_, E> {
         if let Ok(catalogue) = catalogue {
             self.desk.offers(catalogue);
         }
+        let before = self.desk.book().residents.clone();
         self.note_residents();
+        self.learn_changed(change, &before);
         outcome
+    }
+
+    /// Weights that are here since the change have costs of their own.
+    fn learn_changed(&mut self, change: &ModelChange, before: &[Resident]) {
+        let after = self.desk.book().residents.clone();
+        for resident in &after {
+            let is_reloaded = matches!(change, ModelChange::Reload(id) if *id == resident.id);
+            let is_new = !before.contains(resident) || matches!(change, ModelChange::Put(_));
+            if resident.loaded && (is_reloaded || is_new) {
+                self.learn(&resident.id);
+            }
+        }
+        if let ModelChange::Remove(id) = change {
+            self.rehearsals.forget(id);
+        }
+    }
+
+    /// Jobs that wait for weights and whose deadlines have passed.
+    pub(super) fn overdue_cold(&self) -> Vec<JobId> {
+        let late = |id: &&JobId| {
+            let deadline = self.jobs.get(id).and_then(|job| {
+                let reporter = job.reporter();
+                reporter.terms.deadline.and_then(|within| reporter.submitted.checked_add(within))
+            });
+            deadline.is_some_and(|deadline| deadline <= Instant::now())
+        };
+        self.cold.waiting.iter().map(|(_, id, _)| id).filter(late).copied().collect()
     }
 
     pub(super) fn note_residents(&mut self) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ldm_core::{Ending, Failure, FailureKind, JobId, Progress};
 
 use super::Device;
-use crate::executor::Decoding;
+use crate::executor::{CacheCounts, Decoding};
 use crate::state::Book;
 use crate::{Advance, Batch, Executor, Incident, Prepared, Stage};
 
@@ -29,6 +29,7 @@ impl<E: Executor> Device<'_, E> {
             (prepared, took) = self.timed(Stage::Prepare, prepare);
             self.survived(&prepared);
         }
+        self.tell_cache();
         match prepared {
             Ok(Prepared { run, price }) => {
                 self.costs(|costs| costs.record_prepare(&price.key, took));
@@ -66,7 +67,8 @@ impl<E: Executor> Device<'_, E> {
             assert_eq!(answers.len(), runs.len(), "evaluate gives one answer per run");
             Ok(answers)
         });
-        self.monitor().batch(Batch { worker: &self.desk.name, jobs: batch.len(), rows, took });
+        let cap = self.desk.book().costs.cap(&key);
+        self.monitor().batch(Batch { worker: &self.desk.name, jobs: batch.len(), rows, spare: cap.saturating_sub(rows), took });
         match answers {
             Ok(answers) => {
                 if answers.iter().all(Result::is_ok) {
@@ -85,6 +87,16 @@ impl<E: Executor> Device<'_, E> {
             }
             // Their runs go with the panic: nobody knows what state it left them in.
             Err(failure) => self.panicked(ids, &failure),
+        }
+    }
+
+    /// What the executor's cache has done since this was last told.
+    fn tell_cache(&mut self) {
+        let Ok(now) = self.guarded("cache", |executor| Ok(executor.cache())) else { return };
+        let CacheCounts { hits, misses } = std::mem::replace(&mut self.cache, now);
+        let new = CacheCounts { hits: now.hits.saturating_sub(hits), misses: now.misses.saturating_sub(misses) };
+        if new != CacheCounts::default() {
+            self.monitor().cache(new);
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::Gate;
+use crate::cost::Profile;
 use crate::guard::lock;
 
 /// One network call.
@@ -24,7 +25,11 @@ pub struct FakeControl {
     pub steps: Gate,
     /// Passed once by every decoding.
     pub decoding: Gate,
+    /// Passed once by every rehearsal, after it was counted.
+    pub rehearsing: Gate,
     counts: Mutex<Counts>,
+    /// What is recalled: the engine writes it, or a test.
+    profile: Mutex<Option<Profile>>,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +40,7 @@ struct Counts {
     previews: Vec<u64>,
     probes: usize,
     reliefs: usize,
+    rehearsals: Vec<u32>,
     models: Vec<String>,
 }
 
@@ -85,6 +91,25 @@ impl FakeControl {
     /// How often memory was let go of.
     pub fn reliefs(&self) -> usize {
         lock(&self.counts).reliefs
+    }
+
+    /// Rows of the calls that were rehearsed, in order; one that stands before the gate is among them.
+    pub fn rehearsals(&self) -> Vec<u32> {
+        lock(&self.counts).rehearsals.clone()
+    }
+
+    pub(super) fn rehearse(&self, rows: u32) {
+        lock(&self.counts).rehearsals.push(rows);
+    }
+
+    /// What was measured and kept.
+    pub fn profile(&self) -> Option<Profile> {
+        lock(&self.profile).clone()
+    }
+
+    /// Keeps it, to be recalled.
+    pub fn keep(&self, profile: Profile) {
+        *lock(&self.profile) = Some(profile);
     }
 
     pub(super) fn relieved(&self) {

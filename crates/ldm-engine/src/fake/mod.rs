@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use ldm_core::{Catalogue, Checkpoint, Failure, FailureKind, Raster, Request};
 
+use crate::cost::Profile;
 use crate::{Advance, BatchKey, Decoding, Executor, ModelChange, Prepared, Price, Resident};
 use script::{At, Script};
 
@@ -36,6 +37,8 @@ pub struct FakeOptions {
     pub row: Duration,
     /// Rows with which a call runs out of memory.
     pub memory_rows: u32,
+    /// Whether calls can be rehearsed; they are said to take as long as others, and take no time.
+    pub rehearses: bool,
     /// Whether the device is broken after a panic.
     pub probe_fails: bool,
     /// Models, and whether they are loaded at the start; each takes 100 bytes. One called `pixel` makes pictures of one pixel.
@@ -53,6 +56,7 @@ impl Default for FakeOptions {
             decode: none,
             row: none,
             memory_rows: u32::MAX,
+            rehearses: false,
             probe_fails: false,
             models: vec![("fake".to_owned(), true)],
         }
@@ -171,6 +175,10 @@ impl Executor for FakeExecutor {
         Ok(price(request, evaluations(request)))
     }
 
+    fn working_bytes(&self, request: &Request) -> Option<u64> {
+        Some(u64::from(rows(request)) * u64::from(request.width) * u64::from(request.height))
+    }
+
     fn prepare(&mut self, request: &Arc<Request>) -> Result<Prepared<FakeRun>, Failure> {
         self.control.prepared(request.seed);
         pause(self.options.prepare);
@@ -239,6 +247,27 @@ impl Executor for FakeExecutor {
 
     fn relieve(&mut self) {
         self.control.relieved();
+    }
+
+    fn recall(&mut self, model: &str) -> Option<Profile> {
+        self.control.profile().filter(|profile| profile.keys.iter().any(|key| key.key.model == model))
+    }
+
+    fn rehearse(&mut self, model: &str, rows: u32) -> Result<Option<(BatchKey, Duration)>, Failure> {
+        if !self.options.rehearses {
+            return Ok(None);
+        }
+        self.control.rehearse(rows);
+        self.control.rehearsing.pass();
+        if rows > self.options.memory_rows {
+            return Err(Failure::new(FailureKind::OutOfMemory, format!("{rows} rows are too many")));
+        }
+        let took = self.options.step + self.options.row * rows;
+        Ok(Some((BatchKey { model: model.to_owned(), latent: [4, 64, 64], cross: [77, 8] }, took)))
+    }
+
+    fn rehearsed(&mut self, _model: &str, profile: &Profile) {
+        self.control.keep(profile.clone());
     }
 
     fn residents(&self) -> Vec<Resident> {

@@ -49,16 +49,26 @@ impl<Id: Copy + Eq + Hash + Debug> Scheduler<Id> {
         }
     }
 
-    /// The waiting job that begins now, if one may.
-    pub(super) fn start(&mut self) -> Option<Id> {
+    /// The waiting job that begins now, if one may, and how long it will probably take to prepare, in seconds.
+    ///
+    /// `spent` is what the prepares of this tick take already, while others wait for their next evaluation. Together they may take
+    /// as long as that evaluation: then those who step are never slowed down to less than half, and jobs of few steps still fill
+    /// their calls. What a prepare takes must be known for a second one.
+    pub(super) fn start(&mut self, spent: Option<f64>) -> Option<(Id, f64)> {
         if self.arrivals.is_empty() || !self.has_place(Priority::Interactive) {
             return None;
         }
         self.limit_earnings();
         let waiting = self.lanes.keys().filter_map(|lane| self.candidate(*lane)).filter(|next| !next.is_parked);
         let next = waiting.filter(|next| self.fits(next)).min_by_key(Candidate::order)?;
+        let lane = &self.lanes[&next.lane];
+        let (prepare, taken) = (lane.rates.prepare, rows(lane.active.iter().map(|id| &self.jobs[id])));
+        let is_short = |spent: f64| prepare > 0.0 && spent + prepare <= lane.rates.evaluation(taken);
+        if !spent.is_none_or(is_short) {
+            return None;
+        }
         self.join(&next);
-        Some(next.id)
+        Some((next.id, prepare))
     }
 
     /// Whether one more job of that priority may be on the device. The batch class leaves a quarter of the places free.

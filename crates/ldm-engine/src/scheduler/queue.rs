@@ -1,13 +1,17 @@
 //! The jobs of one lane and one priority that wait: deficit round robin over tenants, least slack within a tenant.
 //!
 //! M. Shreedhar and G. Varghese, "Efficient fair queueing using deficit round robin" (1995). A lane has one batch key, so the
-//! cost of a job is its row-steps (rows times evaluations), whatever a row-step takes. The quantum is the least cost at the
-//! head of any tenant, and empty rounds are skipped, so picking takes one pass over the tenants.
+//! cost of a job is its row-steps (rows times evaluations), whatever a row-step takes. The quantum is one row-step, always: were
+//! it another in each round, tenants whose turns fell into rounds of small ones would lag without bound. Rounds in which nobody
+//! can begin are skipped, so picking takes one pass over the tenants.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use ldm_core::Tenant;
+
+/// What a tenant is given each round, in row-steps: the least that a job can cost.
+const QUANTUM: f64 = 1.0;
 
 /// Where a job stands in its tenant's queue: its latest start, then its order of arrival.
 pub(super) type Rank = (Duration, u64);
@@ -70,17 +74,17 @@ impl<Id: Copy> Queue<Id> {
 
     /// The next job, and its rank; it stays the next one until something comes, leaves or is picked.
     pub(super) fn peek(&self) -> Option<(Rank, Waiting<Id>)> {
-        let (at, _, _) = self.winner()?;
+        let (at, _) = self.winner()?;
         self.ring[at].jobs.first_key_value().map(|(rank, job)| (*rank, *job))
     }
 
     /// The next job begins.
     pub(super) fn take(&mut self) {
-        let Some((at, rounds, quantum)) = self.winner() else { return };
+        let Some((at, rounds)) = self.winner() else { return };
         for (i, share) in self.ring.iter_mut().enumerate() {
             // Those behind the winner have their turn of this round still to come.
             let visits = if i <= at { rounds } else { (rounds - 1.0).max(0.0) };
-            share.deficit += visits * quantum;
+            share.deficit += visits * QUANTUM;
         }
         let share = &mut self.ring[at];
         if let Some((_, job)) = share.jobs.pop_first() {
@@ -111,12 +115,11 @@ impl<Id: Copy> Queue<Id> {
         share.map_or(0.0, |share| share.jobs.range(..rank).map(|(_, job)| job.cost()).sum::<f64>() - share.deficit)
     }
 
-    /// Whose turn it is, after how many quanta for it, and the quantum.
-    fn winner(&self) -> Option<(usize, f64, f64)> {
-        let quantum = self.ring.iter().map(Share::head).min_by(f64::total_cmp)?;
-        let rounds = |share: &Share<Id>| ((share.head() - share.deficit) / quantum).ceil().max(0.0);
+    /// Whose turn it is, after how many rounds for it.
+    fn winner(&self) -> Option<(usize, f64)> {
+        let rounds = |share: &Share<Id>| ((share.head() - share.deficit) / QUANTUM).ceil().max(0.0);
         let needs = self.ring.iter().map(rounds).enumerate();
-        needs.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(at, rounds)| (at, rounds, quantum))
+        needs.min_by(|(_, a), (_, b)| a.total_cmp(b))
     }
 
     fn drop_if_empty(&mut self, at: usize) -> bool {

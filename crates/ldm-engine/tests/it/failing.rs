@@ -1,6 +1,7 @@
 //! What goes wrong stays with the jobs of that call.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ldm_core::{Draft, Ending, FailureKind};
 use ldm_engine::fake::{FakeExecutor, FakeOptions};
@@ -160,12 +161,13 @@ async fn a_panic_while_idle_is_probed_at_once() {
     assert!(matches!(rig.service.readiness(), Readiness::Failed(_)));
 }
 
-/// Breaks the device thread itself, outside every executor call.
-struct Bomb;
+/// Breaks the device thread itself, outside every executor call, once it is lit.
+#[derive(Default)]
+struct Bomb(AtomicBool);
 
 impl Monitor for Bomb {
     fn batch(&self, _: Batch<'_>) {
-        panic!("the engine itself broke");
+        assert!(!self.0.load(Ordering::SeqCst), "the engine itself broke");
     }
 }
 
@@ -173,11 +175,17 @@ impl Monitor for Bomb {
 async fn when_the_thread_itself_dies_every_job_is_told() {
     let fake = FakeExecutor::new(FakeOptions::default());
     let control = fake.control();
-    let service = Service::start(Limits { queue: 8, running: 1, ..Limits::default() }, Arc::new(Bomb), fake.loader());
+    let bomb = Arc::new(Bomb::default());
+    let limits = Limits { queue: 8, running: 1, ..Limits::default() };
+    let service = Service::start(limits, Arc::clone(&bomb) as Arc<dyn Monitor>, fake.loader());
     let catalogue = service.wait_ready().await.unwrap();
     control.steps.close();
     let tickets = service.submit(Draft { images: Some(2), ..draft(1, 5) }.check(&catalogue).unwrap()).unwrap();
     control.steps.wait_blocked();
+    // Before its second step the thread has read of both.
+    control.steps.allow(1);
+    control.steps.wait_blocked();
+    bomb.0.store(true, Ordering::SeqCst);
     let unread = service.submit(draft(9, 5).check(&catalogue).unwrap()).unwrap();
     control.steps.open();
     for ticket in tickets {

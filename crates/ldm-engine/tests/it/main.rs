@@ -10,6 +10,7 @@ mod ledger;
 mod models;
 mod named;
 mod pool;
+mod rehearsals;
 mod rig;
 mod spec;
 mod starting;

@@ -57,7 +57,20 @@ async fn an_estimate_says_what_a_job_takes_without_running_it() {
     assert_eq!((estimate.rows, estimate.evaluations), (1, 40));
     assert!((0.15..0.6).contains(&estimate.p50.as_secs_f64()), "{estimate:?}");
     assert!(estimate.p95 >= estimate.p50 && estimate.queue <= estimate.p50, "{estimate:?}");
+    // The fake needs a byte for each pixel and row, and its model has a hundred.
+    assert_eq!(estimate.peak_bytes, Some(100 + u64::from(request.width) * u64::from(request.height)));
+    let large = rig.requests(Draft { width: Some(256), height: Some(128), ..draft(3, 40) }).remove(0);
+    let estimate = rig.service.estimate(&large, &Terms::default()).unwrap();
+    assert_eq!(estimate.peak_bytes, Some(100 + 256 * 128), "of a size that nobody asked for");
     assert!(rig.control.calls().is_empty());
+}
+
+#[tokio::test]
+async fn before_the_first_job_an_estimate_knows_the_usual_size() {
+    let rig = Rig::new(8, 1).await;
+    let request = rig.requests(Draft { guidance: None, ..draft(1, 10) }).remove(0);
+    let estimate = rig.service.estimate(&request, &Terms::default()).unwrap();
+    assert_eq!(estimate.peak_bytes, Some(100 + 2 * u64::from(request.width) * u64::from(request.height)));
 }
 
 #[tokio::test]

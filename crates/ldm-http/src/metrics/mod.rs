@@ -42,6 +42,9 @@ pub struct Metrics {
     steps: IntCounter,
     wasted: IntCounter,
     batch_rows: Histogram,
+    spare_rows: IntCounter,
+    /// Hits, misses.
+    cache: [IntCounter; 2],
     call_seconds: CounterVec,
     stages: [Histogram; 4],
     image_seconds: Histogram,
@@ -68,6 +71,7 @@ impl Metrics {
             .set(1);
         let standing = Mutex::new(Standing::new(&mut book));
         let unfinished = book.labelled_gauge("latentd_jobs_unfinished", "Jobs that wait for a device, or run on one", &["state"]);
+        let cache = book.counts("latentd_prompt_cache_total", "Prompts whose embedding was known, or computed", &["outcome"]);
         let stage = book.seconds("latentd_stage_seconds", "Time in a stage: per job, for step per network call", &["stage"]);
         Self {
             standing,
@@ -86,6 +90,9 @@ impl Metrics {
             steps: book.count("latentd_steps_total", "Evaluations of the network, counted once per job"),
             wasted: book.count("latentd_wasted_steps_total", "Steps of jobs that ended without a picture"),
             batch_rows: book.rows("latentd_batch_rows", "Rows per network call"),
+            spare_rows: book
+                .count("latentd_batch_spare_rows_total", "Rows that network calls had room for besides, under their cap"),
+            cache: ["hit", "miss"].map(|outcome| cache.with_label_values(&[outcome])),
             call_seconds: book.sums("latentd_network_call_seconds_total", "Time in network calls", &["worker"]),
             stages: STAGES.map(|name| stage.with_label_values(&[name.name()])),
             image_seconds: stage.with_label_values(&["image"]),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ldm_core::{Ending, Request, Tenant, Terms};
-use ldm_engine::{Batch, Incident, Load, Monitor, Stage};
+use ldm_engine::{Batch, CacheCounts, Incident, Load, Monitor, Stage};
 
 use super::Metrics;
 
@@ -24,6 +24,7 @@ impl Monitor for Metrics {
     fn batch(&self, batch: Batch<'_>) {
         self.steps.inc_by(batch.jobs as u64);
         self.batch_rows.observe(f64::from(batch.rows));
+        self.spare_rows.inc_by(u64::from(batch.spare));
         self.call_seconds.with_label_values(&[batch.worker]).inc_by(batch.took.as_secs_f64());
     }
 
@@ -40,6 +41,11 @@ impl Monitor for Metrics {
 
     fn worked(&self, tenant: &Tenant, took: Duration) {
         self.device_seconds.with_label_values(&[self.tenants.label(tenant.name())]).inc_by(took.as_secs_f64());
+    }
+
+    fn cache(&self, counts: CacheCounts) {
+        self.cache[0].inc_by(counts.hits);
+        self.cache[1].inc_by(counts.misses);
     }
 
     fn wasted(&self, steps: u32) {
@@ -93,6 +99,8 @@ mod tests {
         }
         metrics.worked(&Tenant::new("a"), Duration::from_millis(1500));
         metrics.wasted(7);
+        metrics.cache(CacheCounts { hits: 3, misses: 2 });
+        metrics.batch(Batch { worker: "cpu", jobs: 1, rows: 2, spare: 6, took: Duration::from_secs(1) });
         let text = metrics.text();
         for line in [
             r#"latentd_model_loads_total{model="m"} 1"#,
@@ -104,6 +112,9 @@ mod tests {
             r#"latentd_faults_survived_total{kind="out_of_memory"} 1"#,
             r#"latentd_device_seconds_total{tenant="a"} 1.5"#,
             "latentd_wasted_steps_total 7",
+            r#"latentd_prompt_cache_total{outcome="hit"} 3"#,
+            r#"latentd_prompt_cache_total{outcome="miss"} 2"#,
+            "latentd_batch_spare_rows_total 6",
         ] {
             assert!(text.lines().any(|known| known == line), "{line} in\n{text}");
         }

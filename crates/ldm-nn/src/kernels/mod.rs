@@ -11,6 +11,7 @@ pub(crate) mod flash;
 mod group_norm;
 mod norm;
 mod onednn;
+pub(crate) mod scratch;
 #[cfg(target_arch = "x86_64")]
 mod taps;
 #[cfg(target_arch = "x86_64")]
@@ -62,13 +63,17 @@ impl Matrix {
     /// Packs `weight`, which is as `w` has it [stored](Weights::stored), where that pays.
     pub(crate) fn new(w: &Weights, weight: Tensor) -> Self {
         // What stands in for absent numbers is one number expanded: it must not become a real matrix.
-        let packs = serves_on_cpu(w) && weight.is_contiguous();
-        let weight = w.placed(weight);
-        if packs { Self::packed(weight) } else { Self::Plain(weight) }
+        if serves_on_cpu(w) && weight.is_contiguous() { Self::packed(weight, w.kind()) } else { Self::Plain(w.placed(weight)) }
     }
 
-    fn packed(weight: Tensor) -> Self {
-        onednn::pack_linear(&weight).map_or(Self::Plain(weight), Self::Packed)
+    /// Packs `weight`, of whatever dtype, as `kind`.
+    fn packed(weight: Tensor, kind: Kind) -> Self {
+        let packed = if weight.kind() == kind {
+            onednn::pack_linear(&weight)
+        } else {
+            scratch::converted(&weight, kind, onednn::pack_linear)
+        };
+        packed.map_or_else(|| Self::Plain(weight.to_kind(kind)), Self::Packed)
     }
 
     /// `x Wᵀ + b` on the last dimension.
@@ -123,7 +128,7 @@ impl Filter {
     fn packed(weight: Tensor, kind: Kind, stride: i64, padding: i64) -> Self {
         let (output, input, height, width) = weight.size4().expect("a filter has four dimensions");
         if (height, width, stride, padding) == (1, 1, 1, 0) {
-            return Self::Pointwise(Matrix::packed(weight.to_kind(kind).reshape([output, input])));
+            return Self::Pointwise(Matrix::packed(weight.reshape([output, input]), kind));
         }
         #[cfg(target_arch = "x86_64")]
         if (stride, padding) == (1, 1)

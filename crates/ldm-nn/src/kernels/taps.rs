@@ -2,7 +2,8 @@
 //!
 //! Filters are kept as nine taps, not as the sixteen points that they become: the kernel makes a group's points anew at every
 //! call. That is a few operations for each filter against one product for each tile, reads fewer bytes, and keeps a model's
-//! memory at the size of its weights.
+//! memory at the size of its weights. Filters that a file has in float16 stay so where float32 is computed: they are widened, which is
+//! exact, on their way into the domain.
 
 use std::arch::x86_64::*;
 use std::cell::RefCell;
@@ -22,8 +23,9 @@ thread_local! {
     static ROWS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `weight` `[output, input, 3, 3]` as `kind`, float32 or bfloat16, in the order `[output / 16][words][9][16]` of words: one float32,
-/// or bfloat16 of two inputs. The processor must be [`available`](super::available), and channels come in sixteens.
+/// `weight` `[output, input, 3, 3]` for a kernel of `kind`, float32 or bfloat16, in the order `[output / 16][words][9][16]` of words: for
+/// float32 one number, float32 or, where the file has that, float16; for bfloat16 two inputs' numbers. The processor must be
+/// [`available`](super::available), and channels come in sixteens.
 pub(super) fn pack(weight: &Tensor, kind: Kind) -> Tensor {
     let weight = match weight.kind() {
         Kind::Float | Kind::Half | Kind::BFloat16 => weight.contiguous(),
@@ -31,11 +33,13 @@ pub(super) fn pack(weight: &Tensor, kind: Kind) -> Tensor {
     };
     let (output, input) = (weight.size()[0] as usize, weight.size()[1] as usize);
     assert!(super::available() && output.is_multiple_of(LANES) && input.is_multiple_of(LANES));
-    let packed = Tensor::empty([weight.numel() as i64], (kind, Device::Cpu));
-    let (from, to) = (Shared(weight.data_ptr().cast::<u8>()), Shared(packed.data_ptr().cast::<u32>()));
     let (stored, pairs) = (weight.kind(), kind == Kind::BFloat16);
+    let halves = !pairs && stored == Kind::Half;
+    let packed = Tensor::empty([weight.numel() as i64], (if halves { Kind::Half } else { kind }, Device::Cpu));
+    let (from, to) = (Shared(weight.data_ptr().cast::<u8>()), Shared(packed.data_ptr().cast::<u8>()));
     let numbers = input * TAPS;
     let words = numbers / if pairs { 2 } else { 1 };
+    let word_size = if halves { 2 } else { 4 };
     team::each(output / LANES, &|group| {
         ROWS.with_borrow_mut(|rows| {
             // What a row of pairs writes beyond its end is the start of the next.
@@ -45,11 +49,18 @@ pub(super) fn pack(weight: &Tensor, kind: Kind) -> Tensor {
                 unsafe {
                     let from = from.get().add((group * LANES + lane) * numbers * stored.elt_size_in_bytes());
                     let row = &mut rows[lane * words..][..words];
-                    if pairs { pair(from, stored, numbers, row) } else { widen(from, stored, row) }
+                    match () {
+                        () if pairs => pair(from, stored, numbers, row),
+                        () if halves => raise(from, row),
+                        () => widen(from, stored, row),
+                    }
                 }
             }
             // SAFETY: the processor is available; 16 rows, and a group of the packed filters that no other piece writes.
-            unsafe { turn(rows, words, to.get().add(group * words * LANES)) };
+            unsafe {
+                let to = to.get().add(group * words * LANES * word_size);
+                if halves { turn::<true>(rows, words, to) } else { turn::<false>(rows, words, to) }
+            }
         });
     });
     packed
@@ -88,6 +99,21 @@ unsafe fn widen(from: *const u8, kind: Kind, to: &mut [u32]) {
     }
 }
 
+/// One filter's float16 numbers, each in the lower half of a word.
+///
+/// # Safety
+/// As of [`widen`], for numbers of float16.
+#[target_feature(enable = "avx512f")]
+unsafe fn raise(from: *const u8, to: &mut [u32]) {
+    for index in (0..to.len()).step_by(LANES) {
+        // SAFETY: by the contract.
+        unsafe {
+            let halves = _mm256_loadu_si256(from.cast::<u16>().add(index).cast());
+            _mm512_storeu_si512(to.as_mut_ptr().add(index).cast(), _mm512_cvtepu16_epi32(halves));
+        }
+    }
+}
+
 /// One filter's numbers as bfloat16, the taps of two inputs side by side.
 ///
 /// # Safety
@@ -117,12 +143,12 @@ unsafe fn pair(from: *const u8, kind: Kind, numbers: usize, to: &mut [u32]) {
     });
 }
 
-/// 16 rows of `words` words into `words` columns of 16.
+/// 16 rows of `words` words into `words` columns of 16; of their lower halves alone (`HALVES`).
 ///
 /// # Safety
 /// The processor is [`available`](super::available); `rows` holds 16 rows, and `to` has room for as much.
 #[target_feature(enable = "avx512f")]
-unsafe fn turn(rows: &[u32], words: usize, to: *mut u32) {
+unsafe fn turn<const HALVES: bool>(rows: &[u32], words: usize, to: *mut u8) {
     for first in (0..words).step_by(LANES) {
         let count = LANES.min(words - first);
         let mask = ((1u32 << count) - 1) as u16;
@@ -132,8 +158,15 @@ unsafe fn turn(rows: &[u32], words: usize, to: *mut u32) {
             *row = unsafe { _mm512_maskz_loadu_epi32(mask, words_of.as_ptr().add(first).cast()) };
         }
         for (i, column) in transposed(block).iter().take(count).enumerate() {
+            let at = (first + i) * LANES;
             // SAFETY: a column.
-            unsafe { _mm512_storeu_si512(to.add((first + i) * LANES).cast(), *column) };
+            unsafe {
+                if HALVES {
+                    _mm256_storeu_si256(to.cast::<u16>().add(at).cast(), _mm512_cvtepi32_epi16(*column));
+                } else {
+                    _mm512_storeu_si512(to.cast::<u32>().add(at).cast(), *column);
+                }
+            }
         }
     }
 }
@@ -169,16 +202,18 @@ fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
 /// G g Gᵀ of 16 output channels: `[words][9][16]` words into `[16][words][16]`, points `apart` words from one another.
 ///
 /// # Safety
-/// The processor is [`available`](super::available); `from` and `to` point to that many words, bfloat16 in pairs (`PAIRS`) or float32.
+/// The processor is [`available`](super::available); `from` and `to` point to that many words: bfloat16 in pairs (`PAIRS`), or one number
+/// of dtype `kind` in and a float32 out.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) unsafe fn transform<const PAIRS: bool>(from: *const u32, words: usize, to: *mut u32, apart: usize) {
+pub(super) unsafe fn transform<const PAIRS: bool>(from: *const u8, kind: Kind, words: usize, to: *mut u32, apart: usize) {
+    let size = word_size(kind, PAIRS);
     for word in 0..words {
         // SAFETY: by the contract: nine registers of words in, one at each point out.
         unsafe {
-            let (from, to) = (from.add(word * TAPS * LANES), to.add(word * LANES));
-            let lower = columns::<PAIRS>(from);
-            // The upper eight of sixteen pairs; a word of float32 has none.
-            let upper = if PAIRS { columns::<PAIRS>(from.add(LANES / 2)) } else { lower };
+            let (from, to) = (from.add(word * TAPS * LANES * size), to.add(word * LANES));
+            let lower = columns(from, kind, LANES * size);
+            // The upper eight of sixteen pairs; a word of one number has none.
+            let upper = if PAIRS { columns(from.add(LANES / 2 * size), kind, LANES * size) } else { lower };
             for i in 0..4 {
                 let low = thirds([lower[0][i], lower[1][i], lower[2][i]]);
                 let high = if PAIRS { thirds([upper[0][i], upper[1][i], upper[2][i]]) } else { low };
@@ -196,16 +231,21 @@ pub(super) unsafe fn transform<const PAIRS: bool>(from: *const u32, words: usize
     }
 }
 
+/// Bytes of a word of packed filters of dtype `kind`.
+pub(super) fn word_size(kind: Kind, pairs: bool) -> usize {
+    kind.elt_size_in_bytes() * if pairs { 2 } else { 1 }
+}
+
 /// G g of 16 numbers' filters, column by column.
 ///
 /// # Safety
-/// The processor is [`available`](super::available); `from` points to the first of nine taps, 16 words apart, of 16 numbers each.
+/// The processor is [`available`](super::available); `from` points to the first of nine taps, `apart` bytes apart, of 16 numbers of dtype
+/// `kind` each.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn columns<const PAIRS: bool>(from: *const u32) -> [[__m512; 4]; 3] {
-    let kind = if PAIRS { Kind::BFloat16 } else { Kind::Float };
+unsafe fn columns(from: *const u8, kind: Kind, apart: usize) -> [[__m512; 4]; 3] {
     // SAFETY: by the contract.
-    let tap = |i: usize| unsafe { sixteen(from.add(i * LANES).cast(), kind, 0) };
+    let tap = |i: usize| unsafe { sixteen(from.add(i * apart), kind, 0) };
     [0, 1, 2].map(|j| thirds([tap(j), tap(3 + j), tap(6 + j)]))
 }
 

@@ -30,7 +30,7 @@ fn packed_linear_layers_are_linear_layers() {
             let input = shape[shape.len() - 1];
             let (x, weight) = (random(&shape, kind), random(&[output, input], kind) / (input as f64).sqrt());
             let bias = random(&[output], kind);
-            let matrix = Matrix::packed(weight.shallow_clone());
+            let matrix = Matrix::packed(weight.shallow_clone(), kind);
             let exact = double(&x).linear(&double(&weight), Some(double(&bias)));
             let close = |what: &str, y: &Tensor, exact: &Tensor| {
                 let error = error(y, exact);
@@ -107,7 +107,7 @@ fn filters_are_packed_from_any_dtype() {
 fn packed_weights_take_any_dtype() {
     tch::manual_seed(3);
     let (x, weight, bias) = (random(&[4, 32], Kind::BFloat16), random(&[32, 32], Kind::Float), random(&[32], Kind::Float));
-    let y = Matrix::packed(weight.shallow_clone()).forward(&x, Some(&bias));
+    let y = Matrix::packed(weight.shallow_clone(), Kind::Float).forward(&x, Some(&bias));
     assert_eq!(y.kind(), Kind::BFloat16);
     assert!(error(&y, &double(&x).linear(&double(&weight), Some(double(&bias)))) < 6e-3);
 }

@@ -75,6 +75,7 @@ impl Filters {
             map,
             input: Shared(nhwc.data_ptr().cast()),
             taps: Shared(self.taps.data_ptr().cast()),
+            stored: self.taps.kind(),
             bias: Shared(bias.data_ptr().cast()),
             output: Shared(out.data_ptr().cast()),
         };
@@ -124,7 +125,9 @@ struct Points {
 struct Job {
     map: Map,
     input: Shared<u8>,
-    taps: Shared<u32>,
+    taps: Shared<u8>,
+    /// Dtype of the taps.
+    stored: Kind,
     bias: Shared<f32>,
     output: Shared<u8>,
 }
@@ -179,9 +182,10 @@ impl Job {
             for half in 0..2 {
                 // SAFETY: taps `[output / 16][words][9][16]` of a group that exists, and room for both halves at each point.
                 unsafe {
-                    let from = self.taps.get().add((2 * group + half) * words * TAPS * LANES);
+                    let size = taps::word_size(self.stored, PAIRS);
+                    let from = self.taps.get().add((2 * group + half) * words * TAPS * LANES * size);
                     let to = filters.as_mut_ptr().add(half * words * LANES);
-                    taps::transform::<PAIRS>(from, words, to, filters_apart);
+                    taps::transform::<PAIRS>(from, self.stored, words, to, filters_apart);
                 }
             }
             let filters = Points { first: filters.as_ptr(), apart: filters_apart };

@@ -267,6 +267,7 @@ impl Weights {
 
     /// Ends loading: the strict report, or the error when anything was missing, unexpected or of the wrong shape.
     pub fn finish(self) -> Result<Report, LoadError> {
+        crate::kernels::scratch::release();
         let mut report = self.source.report.borrow().clone();
         if let Origin::Checkpoint(checkpoint) | Origin::Survey(checkpoint) = &self.source.origin {
             let used = self.source.used.borrow();

@@ -1,11 +1,11 @@
 //! A prompt through the paper's own transformer on BERT's tokens (latent-diffusion, encoders/modules.py `BERTEmbedder`).
 
 use ldm_core::{Failure, Request};
+use ldm_engine::CacheCounts;
 use ldm_nn::conditioners::{BertTokenizer, LdmBertModel};
-use lru::LruCache;
 use tch::{Device, Kind, Tensor};
 
-use super::{Conditioner, Given, unsupported};
+use super::{Conditioner, Given, Known, unsupported};
 use crate::run::Guided;
 
 /// Prompts, each of one length.
@@ -15,7 +15,7 @@ pub(crate) struct Bert {
     pub(crate) device: Device,
     pub(crate) kind: Kind,
     /// Token ids to the transformer's output `[1, L, D]`.
-    pub(crate) cache: LruCache<Vec<i64>, Tensor>,
+    pub(crate) cache: Known<Vec<i64>, Tensor>,
 }
 
 impl Bert {
@@ -23,7 +23,7 @@ impl Bert {
         let ids = self.tokenizer.encode(prompt).map_err(unsupported)?.ids;
         let (model, device, kind) = (&self.model, self.device, self.kind);
         let encode = |ids: &Vec<i64>| model.forward_as(&Tensor::from_slice(ids).unsqueeze(0).to_device(device), kind);
-        let tokens = self.cache.get_or_insert_ref(&ids, || encode(&ids)).shallow_clone();
+        let tokens = self.cache.get_or_insert(ids.clone(), || encode(&ids)).shallow_clone();
         Ok(Given { tokens: Some(tokens), ..Given::default() })
     }
 }
@@ -40,5 +40,9 @@ impl Conditioner for Bert {
 
     fn forget(&mut self) {
         self.cache.clear();
+    }
+
+    fn cache(&self) -> CacheCounts {
+        self.cache.counts()
     }
 }

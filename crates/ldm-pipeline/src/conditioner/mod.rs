@@ -1,6 +1,7 @@
 //! Conditioners: what a request says becomes what the denoiser attends to (paper, Section 3.3, τ). One file each.
 
 mod class;
+mod known;
 mod layout;
 mod ldm_bert;
 mod neighbors;
@@ -8,6 +9,7 @@ mod text;
 mod text_pair;
 
 pub(crate) use class::Classes;
+pub(crate) use known::Known;
 pub(crate) use layout::Boxes;
 pub(crate) use ldm_bert::Bert;
 pub(crate) use neighbors::Neighbors;
@@ -16,6 +18,7 @@ pub(crate) use text_pair::{Numbers, TextPair};
 
 use ldm_core::task::Work;
 use ldm_core::{Failure, FailureKind, Request};
+use ldm_engine::CacheCounts;
 use tch::Tensor;
 
 use crate::run::Guided;
@@ -41,6 +44,11 @@ pub(crate) trait Conditioner {
 
     /// Lets go of what is kept for the next request.
     fn forget(&mut self) {}
+
+    /// How often what is kept was asked for.
+    fn cache(&self) -> CacheCounts {
+        CacheCounts::default()
+    }
 }
 
 fn wrong_task(request: &Request) -> Failure {

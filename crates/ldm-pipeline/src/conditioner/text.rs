@@ -3,13 +3,13 @@
 use std::rc::Rc;
 
 use ldm_core::{Failure, Prompting, Request};
+use ldm_engine::CacheCounts;
 use ldm_nn::adapters::Part;
 use ldm_nn::conditioners::{Chunk, ChunkEncoder, Chunker, Emphasis, Inversions};
 use ldm_nn::{ClipTextModel, ClipTokenizer, Readout};
-use lru::LruCache;
 use tch::{Kind, Tensor};
 
-use super::{Conditioner, Given, noise_level, unsupported};
+use super::{Conditioner, Given, Known, noise_level, unsupported};
 use crate::loras::{Chosen, Library};
 use crate::run::Guided;
 
@@ -93,7 +93,7 @@ pub(crate) fn prompts(request: &Request, guided: bool) -> Vec<&str> {
 pub(crate) struct Text {
     pub(crate) encoder: Encoder,
     /// Layers left out, adapters and chunks, to the text encoder's output `[1, L, D]`.
-    pub(crate) cache: LruCache<(u32, Adapters, Key), Tensor>,
+    pub(crate) cache: Known<(u32, Adapters, Key), Tensor>,
 }
 
 impl Conditioner for Text {
@@ -118,6 +118,10 @@ impl Conditioner for Text {
 
     fn forget(&mut self) {
         self.cache.clear();
+    }
+
+    fn cache(&self) -> CacheCounts {
+        self.cache.counts()
     }
 }
 

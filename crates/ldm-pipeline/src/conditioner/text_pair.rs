@@ -1,12 +1,12 @@
 //! A prompt through SDXL's text encoders, with the numbers about the picture that it was trained with (Podell et al. 2023).
 
 use ldm_core::{Failure, Request};
+use ldm_engine::CacheCounts;
 use ldm_nn::conditioners::vectors::{Sizes, sdxl_vector};
-use lru::LruCache;
 use tch::Tensor;
 
 use super::text::{Adapters, Encoder, Key, key, pair, prompts};
-use super::{Conditioner, Given};
+use super::{Conditioner, Given, Known};
 use crate::run::Guided;
 
 /// Which numbers the model was trained with.
@@ -31,7 +31,7 @@ pub(crate) struct TextPair {
     /// An empty negative prompt is zeros, not the encoding of nothing.
     pub(crate) zeros_for_empty: bool,
     /// Layers left out, adapters and chunks, to tokens `[1, L, D]` and the pooled text `[1, P]`.
-    pub(crate) cache: LruCache<(u32, Adapters, Key, Key), (Tensor, Tensor)>,
+    pub(crate) cache: Known<(u32, Adapters, Key, Key), (Tensor, Tensor)>,
 }
 
 impl Conditioner for TextPair {
@@ -83,5 +83,9 @@ impl Conditioner for TextPair {
 
     fn forget(&mut self) {
         self.cache.clear();
+    }
+
+    fn cache(&self) -> CacheCounts {
+        self.cache.counts()
     }
 }

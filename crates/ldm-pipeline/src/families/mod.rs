@@ -136,6 +136,8 @@ pub(crate) struct Described {
     pub(crate) sketch: Sketch,
     /// Bytes that it takes when it is loaded, about.
     pub(crate) bytes: u64,
+    /// What a picture takes besides.
+    pub(crate) working: footprint::Working,
 }
 
 /// Reads what a source holds without reading its weights.
@@ -152,7 +154,8 @@ pub(crate) fn described(source: &ModelSource, options: &LoadOptions) -> Result<(
         ..about
     };
     let bytes = footprint::bytes(&blueprint, options);
-    Ok((blueprint, Described { about, sketch, bytes }))
+    let working = footprint::Working::of(&blueprint, options);
+    Ok((blueprint, Described { about, sketch, bytes, working }))
 }
 
 /// Builds the model; `name` is that of its weights.

@@ -45,7 +45,7 @@ fn a_hundred_times_the_jobs_buy_no_more() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
-    /// Joined work of backlogged tenants differs by at most three largest jobs; what runs adds one full call's jobs.
+    /// Joined work of backlogged tenants differs by less than a largest job and a row-step; what runs adds one full call's jobs.
     #[test]
     fn backlogged_tenants_differ_by_little(seed in any::<u64>(), tenants in 2..5usize) {
         let mut dice = Dice(seed);
@@ -66,7 +66,7 @@ proptest! {
         let most = shares.iter().copied().fold(0.0, f64::max);
         let least = shares.iter().copied().fold(f64::INFINITY, f64::min);
         let cap = f64::from(sim.costs.cap(&key(64)));
-        prop_assert!(most - least <= (3.0 + cap) * f64::from(largest), "{shares:?} by jobs of at most {largest}");
+        prop_assert!(most - least <= (1.0 + cap) * f64::from(largest) + 1.0, "{shares:?} by jobs of at most {largest}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ldm_core::{Priority, Tenant};
 
-use super::sim::{End, Sim, TRUTH, ask, key, measured};
+use super::sim::{End, Sim, TRUTH, Truth, ask, key, measured};
 use crate::cost::Costs;
 use crate::scheduler::{Ask, Bounds, Policy, Scheduler, Work};
 use crate::{BatchKey, Price};
@@ -59,12 +59,37 @@ fn one_job_from_arrival_to_decoding() {
     assert!(scheduler.is_empty() && scheduler.lanes.is_empty() && scheduler.index.is_empty());
 }
 
+/// The same on a device whose prepares take that many seconds.
+fn preparing(seconds: f64, cap: u32) -> Sim {
+    let truth = Truth { prepare: seconds, ..TRUTH };
+    Sim::new(truth, measured(&truth, &[key(64)], cap), 64, Policy::Steps)
+}
+
 #[test]
-fn newcomers_join_at_step_boundaries_one_per_tick() {
-    let mut sim = capped(8);
+fn newcomers_join_at_step_boundaries() {
+    // A prepare that takes longer than half an evaluation comes once per tick.
+    let mut sim = preparing(0.02, 8);
     (0..3).for_each(|id| sim.admit(id, ask(0.0, 1, 3)));
     sim.drain();
     assert_eq!(sim.seeds(), [vec![0], vec![0, 1], vec![0, 1, 2], vec![1, 2], vec![2]]);
+    // Of those that take 10 ms two fit into an evaluation of 27 ms.
+    let mut sim = preparing(0.01, 8);
+    (0..3).for_each(|id| sim.admit(id, ask(0.0, 1, 3)));
+    sim.drain();
+    assert_eq!(sim.seeds(), [vec![0, 1], vec![0, 1, 2], vec![0, 1, 2], vec![2]]);
+}
+
+#[test]
+fn jobs_of_few_steps_fill_their_calls() {
+    let mean_rows = |prepare: f64| {
+        let mut sim = preparing(prepare, 16);
+        (0..64).for_each(|id| sim.admit(id, ask(0.0, 1, 4)));
+        sim.drain();
+        256.0 / sim.calls.len() as f64
+    };
+    assert!(mean_rows(0.002) > 12.0, "{}", mean_rows(0.002));
+    // Prepares as long as evaluations bound the jobs abreast by their evaluations.
+    assert!((3.0..4.0).contains(&mean_rows(0.03)), "{}", mean_rows(0.03));
 }
 
 #[test]
@@ -72,7 +97,7 @@ fn who_runs_stays_until_done_and_the_cap_is_kept() {
     let mut sim = capped(4);
     (0..4).for_each(|id| sim.admit(id, ask(0.0, 2, 3)));
     sim.drain();
-    assert_eq!(sim.seeds(), [vec![0], vec![0, 1], vec![0, 1], vec![1, 2], vec![2, 3], vec![2, 3], vec![3]]);
+    assert_eq!(sim.seeds(), [[0, 1], [0, 1], [0, 1], [2, 3], [2, 3], [2, 3]]);
 }
 
 #[test]

@@ -176,8 +176,12 @@ impl Sim {
     }
 
     fn prepare(&mut self, id: usize) {
-        self.prepares += 1;
-        assert!(!self.steps_policy || !self.steps_beside(id) || self.prepares <= 1, "one prepare per tick");
+        // A tick without anybody who steps is no tick.
+        self.prepares = if self.steps_beside(id) { self.prepares + 1 } else { 0 };
+        // What they may take together is an evaluation as it was expected then; here, generously, the longest that could be.
+        let longest = [32, 64, 96].map(|side| self.costs.rates(&key(side)).evaluation(self.costs.max_rows()));
+        let most = 1.0 + 2.0 * longest.into_iter().fold(0.0, f64::max) / self.truth.prepare;
+        assert!(!self.steps_policy || f64::from(self.prepares) <= most, "{} prepares in a tick", self.prepares);
         assert!(self.scheduler.on_device() <= self.running, "places on the device");
         let (now, seconds) = (self.now, self.truth.prepare);
         let fate = self.fate(id);

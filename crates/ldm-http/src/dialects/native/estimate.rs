@@ -24,6 +24,7 @@ pub(super) async fn estimate(State(app): State<App>, body: Body) -> Result<Json<
         time_ms: Quantiles { p50: wire::ms(one.p50 + others), p95: wire::ms(one.p95 + others) },
         rows: one.rows,
         network_calls: u64::from(one.evaluations) * requests.len() as u64,
+        peak_bytes: one.peak_bytes,
         held_bytes: requests.iter().map(ldm_core::Request::bytes).sum(),
     }))
 }

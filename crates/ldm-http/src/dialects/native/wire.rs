@@ -51,7 +51,9 @@ pub(super) struct Estimate {
     pub(super) rows: u32,
     /// Network calls, of all pictures.
     pub(super) network_calls: u64,
-    /// Bytes that the request holds while it is unfinished: texts and pictures. Memory of the device is not known beforehand.
+    /// Bytes of the device's memory at the most: weights and what one picture needs besides, about; `null` where that is not known.
+    pub(super) peak_bytes: Option<u64>,
+    /// Bytes that the request holds while it is unfinished: texts and pictures.
     pub(super) held_bytes: usize,
 }
 

@@ -1,4 +1,6 @@
-//! `latentd bench`: puts a load on a running server and says how it fared.
+//! `latentd bench`: puts a load on a running server, or on an engine of this process, and says how it fared.
+
+mod policies;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -54,6 +56,8 @@ pub(super) struct Args {
     /// Write the report as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    engine: policies::Args,
     /// Compare two written reports instead.
     #[arg(long, num_args = 2, value_names = ["A", "B"])]
     compare: Option<Vec<PathBuf>>,
@@ -68,15 +72,22 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let options = options(args)?;
     options.check().map_err(usage)?;
     let mix = mix(args.mix.as_deref())?;
+    if args.engine.is_asked_for() {
+        return policies::run(&args.engine, &mix, options, args.json.as_deref());
+    }
     let target = HttpTarget::new(&args.url, &mix).map_err(usage)?;
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
     let report = runtime.block_on(ldm_bench::run(target, mix, options, |line| eprintln!("{line}")))?;
     print!("{report}");
     if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(&report).context("the report")?;
-        std::fs::write(path, json + "\n").with_context(|| path.display().to_string())?;
+        write(path, &report)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn write(path: &Path, report: &impl serde::Serialize) -> Result<()> {
+    let json = serde_json::to_string_pretty(report).context("the report")?;
+    std::fs::write(path, json + "\n").with_context(|| path.display().to_string())
 }
 
 fn usage(error: impl std::fmt::Display) -> Usage {
