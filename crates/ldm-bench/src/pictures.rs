@@ -43,7 +43,7 @@ pub(crate) fn for_task(task: Task, width: Option<u32>, height: Option<u32>) -> R
     let drawn = match task {
         Task::Img2Img => vec![picture("init_image", width, height)],
         Task::Inpaint => vec![picture("init_image", width, height), disc("mask", width, height)],
-        Task::Depth => vec![picture("init_image", width, height), disc("depth", width, height)],
+        Task::Depth => vec![picture("init_image", width, height), disc("depth_map", width, height)],
         // A kind's size is that of the small picture: how much larger it comes out is the model's affair.
         Task::SuperResolution => vec![picture("lr_image", width, height)],
         // Classes, boxes and so on are fields like others: the kind's `body` has them.

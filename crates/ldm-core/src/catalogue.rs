@@ -264,6 +264,15 @@ impl Catalogue {
         }
     }
 
+    /// The model of that name; without one the first that does the task, or the default one if none does.
+    pub fn model_for(&self, id: Option<&str>, task: Task) -> Option<&Model> {
+        let able = || self.models.iter().find(|model| model.tasks.contains(&task));
+        match id {
+            Some(_) => self.model(id),
+            None => able().or(self.models.first()),
+        }
+    }
+
     /// The sampler of that name or alias, and the sigma schedule if the alias says one.
     pub fn sampler(&self, name: &str) -> Option<(&Sampler, Option<&str>)> {
         // Every request asks, so nothing is allocated for it.

@@ -1,11 +1,12 @@
 //! What a client said, before anything was checked.
 
 use crate::task::{
-    Bbox, Class, Depth, HiresDraft, Img2Img, Inpaint, Layout, Rdm, Semantic, SuperResolution, Txt2Img, Unconditional, Work,
+    Bbox, Class, Depth, EnlargedSizes, HiresDraft, Img2Img, Inpaint, Layout, MaskingDraft, Rdm, Semantic, SuperResolution,
+    Txt2Img, Unconditional, Work,
 };
 use crate::{
     BoxBounds, Catalogue, Defaults, Lora, Model, NeighborBounds, Plane, Prompting, Raster, Request, Rounding, Task, Tuning,
-    Violation, Violations, lora,
+    Violation, Violations, lora, strangers,
 };
 
 /// The largest seed: the largest whole number that JSON carries safely through every client.
@@ -16,7 +17,7 @@ pub const MAX_SEED: i64 = (1 << 53) - 1;
 pub struct Draft {
     /// The task.
     pub task: Task,
-    /// The model's id.
+    /// The model's id; the first that does the task when nothing is said.
     pub model: Option<String>,
     /// What the picture shall show.
     pub prompt: Option<String>,
@@ -56,8 +57,12 @@ pub struct Draft {
     pub strength: Option<f64>,
     /// What to paint: 128 and more.
     pub mask: Option<Plane>,
+    /// How the mask is taken.
+    pub masking: MaskingDraft,
     /// The picture to enlarge.
     pub lr_image: Option<Raster>,
+    /// How many times wider and higher.
+    pub scale: Option<i64>,
     /// Noise level that it is brought to.
     pub noise_level: Option<i64>,
     /// Depths.
@@ -99,7 +104,9 @@ impl Draft {
             init_image: None,
             strength: None,
             mask: None,
+            masking: MaskingDraft::default(),
             lr_image: None,
+            scale: None,
             noise_level: None,
             depth: None,
             class: None,
@@ -156,14 +163,15 @@ impl Draft {
             Work::Txt2Img(Txt2Img { hires }) => self.hires = hires.map(HiresDraft::from),
             Work::Unconditional(Unconditional) => {}
             Work::Img2Img(Img2Img { init, strength }) => (self.init_image, self.strength) = (Some(init), Some(strength)),
-            Work::Inpaint(Inpaint { init, mask, strength }) => {
+            Work::Inpaint(Inpaint { init, mask, masking, strength }) => {
                 (self.init_image, self.mask, self.strength) = (Some(init), Some(mask), Some(strength));
+                self.masking = masking.into();
             }
             Work::Depth(Depth { init, depth, strength }) => {
                 (self.init_image, self.depth, self.strength) = (Some(init), Some(depth), Some(strength));
             }
-            Work::SuperResolution(SuperResolution { low, noise_level }) => {
-                (self.lr_image, self.noise_level) = (Some(low), noise_level.map(i64::from));
+            Work::SuperResolution(SuperResolution { low, scale, noise_level }) => {
+                (self.lr_image, self.scale, self.noise_level) = (Some(low), Some(scale.into()), noise_level.map(i64::from));
             }
             Work::Class(Class { class }) => self.class = Some(i64::from(class)),
             Work::Layout(Layout { boxes }) => self.boxes = Some(boxes),
@@ -173,40 +181,8 @@ impl Draft {
         self
     }
 
-    /// Fields that were said and have no part in the task.
-    fn refuse_strangers(&self, model: &Model, bad: &mut Violations) {
-        let task = self.task;
-        let pictured = matches!(task, Task::Img2Img | Task::Inpaint | Task::Depth);
-        let prompted = task.takes_prompt() && model.conditions.prompt;
-        let said = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-        let strangers: [(&str, bool, &str, &str); 11] = [
-            ("prompt", said(&self.prompt) && !prompted, "a text", ""),
-            ("negative_prompt", said(&self.negative_prompt) && !prompted, "a text", ""),
-            ("init_image", self.init_image.is_some() && !pictured, "a picture", "; use img2img"),
-            ("strength", self.strength.is_some() && !pictured, "a number", "; use img2img"),
-            ("mask", self.mask.is_some() && task != Task::Inpaint, "a mask", "; use inpaint"),
-            ("lr_image", self.lr_image.is_some() && task != Task::SuperResolution, "a picture", "; use super-resolution"),
-            ("noise_level", self.noise_level.is_some() && task != Task::SuperResolution, "a number", "; use super-resolution"),
-            ("depth", self.depth.is_some() && task != Task::Depth, "a map", "; use depth"),
-            ("class", self.class.is_some() && task != Task::Class, "a number", "; use class"),
-            ("boxes", self.boxes.is_some() && task != Task::Layout, "boxes", "; use layout"),
-            ("semantic", self.semantic.is_some() && task != Task::Semantic, "a map", "; use semantic"),
-        ];
-        for (field, strange, value, hint) in strangers {
-            if strange {
-                bad.push(Violation::new(field, format!("{task} takes no `{field}`{hint}"), "absent", value));
-            }
-        }
-        if self.hires.is_some() && task != Task::Txt2Img {
-            bad.push(Violation::new("hires", format!("{task} takes no `hires`; use txt2img"), "absent", "a second pass"));
-        }
-        if self.neighbors.is_some() && task != Task::Rdm {
-            bad.push(Violation::new("neighbors", format!("{task} takes no `neighbors`; use rdm"), "absent", "embeddings"));
-        }
-    }
-
-    /// The task with what only it needs, and the size that it dictates, if it does.
-    fn check_work(&mut self, model: &Model, steps: Option<i64>, bad: &mut Violations) -> Option<(Work, Option<[u32; 2]>)> {
+    /// The task with what only it needs, and the sizes that it dictates, if it does.
+    fn check_work(&mut self, model: &Model, steps: Option<i64>, bad: &mut Violations) -> Option<(Work, Option<EnlargedSizes>)> {
         let steps = steps.and_then(|steps| u32::try_from(steps).ok());
         let strength = |draft: &Self, default: f64| draft.strength.unwrap_or(default);
         let usual = model.defaults.strength;
@@ -216,7 +192,10 @@ impl Draft {
             Task::Txt2Img => Some(Work::Txt2Img(Txt2Img::default())),
             Task::Unconditional => Some(Work::Unconditional(Unconditional)),
             Task::Img2Img => Img2Img::check(init, strength(self, usual), steps, bad).map(Work::Img2Img),
-            Task::Inpaint => Inpaint::check(init, self.mask.take(), strength(self, 1.0), steps, bad).map(Work::Inpaint),
+            Task::Inpaint => {
+                let (mask, strength) = (self.mask.take(), strength(self, 1.0));
+                Inpaint::check(init, mask, self.masking, strength, steps, bad).map(Work::Inpaint)
+            }
             Task::Depth => Depth::check(init, self.depth.take(), strength(self, usual), steps, bad).map(Work::Depth),
             Task::Class => Class::check(self.class, conditions.classes.unwrap_or(0), bad).map(Work::Class),
             Task::Layout => {
@@ -232,8 +211,9 @@ impl Draft {
             }
             Task::SuperResolution => {
                 let said = [self.width, self.height];
-                let (work, size) = SuperResolution::check(self.lr_image.take(), self.noise_level, said, model, bad)?;
-                return Some((Work::SuperResolution(work), Some(size)));
+                let low = self.lr_image.take();
+                let (work, sizes) = SuperResolution::check(low, self.scale, self.noise_level, said, model, bad)?;
+                return Some((Work::SuperResolution(work), Some(sizes)));
             }
         };
         work.map(|work| (work, None))
@@ -243,7 +223,7 @@ impl Draft {
     pub fn check(mut self, catalogue: &Catalogue) -> Result<Vec<Request>, Violations> {
         let mut bad = Violations::default();
         let bounds = catalogue.bounds;
-        let model = catalogue.model(self.model.as_deref());
+        let model = catalogue.model_for(self.model.as_deref(), self.task);
         if model.is_none() {
             let known: Vec<_> = catalogue.models.iter().map(|model| model.id.as_str()).collect();
             let value = self.model.as_deref().unwrap_or("");
@@ -268,7 +248,7 @@ impl Draft {
         }
         let supported = shape.tasks.contains(&self.task);
         if supported {
-            self.refuse_strangers(shape, &mut bad);
+            strangers::refuse(&self, shape, &mut bad);
         }
         let prompt = text("prompt", self.prompt.take(), bounds.prompt_chars, &mut bad);
         let negative_prompt = text("negative_prompt", self.negative_prompt.take(), bounds.prompt_chars, &mut bad);
@@ -293,10 +273,11 @@ impl Draft {
         lora::check(&self.loras, model, &mut bad);
         self.tuning.check(&mut bad);
         let work = self.check_work(shape, steps, &mut bad);
-        let dictated = work.as_ref().and_then(|(_, size)| *size).map(|size| size.map(i64::from));
-        let [width, height] = dictated.map_or([self.width, self.height], |size| size.map(Some));
+        let dictated = work.as_ref().and_then(|(_, sizes)| *sizes);
+        let [width, height] = dictated.map_or([self.width, self.height], |sizes| sizes.drawn.map(|side| Some(i64::from(side))));
         let width = side("width", width, shape.sizes.default.0, shape, &mut bad);
         let height = side("height", height, shape.sizes.default.1, shape, &mut bad);
+        let [width, height] = dictated.map_or([width, height], |sizes| sizes.out);
         let hires =
             self.hires.take().and_then(|hires| hires.check(shape, [width, height], steps.unwrap_or(1), bounds.steps, &mut bad));
         if !bad.is_empty() {

@@ -11,6 +11,7 @@ mod id;
 mod lora;
 mod raster;
 mod request;
+mod strangers;
 pub mod task;
 mod terms;
 mod tuning;

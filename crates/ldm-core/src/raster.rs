@@ -109,6 +109,11 @@ impl Plane {
         &self.data
     }
 
+    /// Every value changed alike.
+    pub fn map(&self, change: impl Fn(u8) -> u8) -> Self {
+        Self { width: self.width, height: self.height, data: self.data.iter().map(|&value| change(value)).collect() }
+    }
+
     /// The values of another size, each the one of the nearest place (the upper left one of a block, as in
     /// `torch.nn.functional.interpolate` with `nearest`).
     pub fn nearest(&self, width: u32, height: u32) -> Self {

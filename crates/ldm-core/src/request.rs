@@ -1,6 +1,6 @@
 //! What a device is asked to do: one picture, everything resolved and within bounds.
 
-use crate::task::{Hires, Work};
+use crate::task::{Hires, MaskingDraft, Work};
 use crate::{Draft, Lora, Rounding, Tuning};
 
 /// How a prompt is read.
@@ -75,9 +75,19 @@ impl Request {
         }
     }
 
+    /// Width and height of the picture that comes out.
+    pub fn size(&self) -> [u32; 2] {
+        let size = [self.width, self.height];
+        match &self.work {
+            Work::Txt2Img(work) => work.hires.as_ref().map_or(size, |hires| [hires.width, hires.height]),
+            Work::Inpaint(work) => work.size(size),
+            _ => size,
+        }
+    }
+
     /// Bytes that it holds until it has ended, about: its texts, its pictures, and the picture that comes out.
     pub fn bytes(&self) -> usize {
-        let (width, height) = self.hires().map_or((self.width, self.height), |hires| (hires.width, hires.height));
+        let [width, height] = self.size();
         let picture = width as usize * height as usize * 3;
         self.prompt.len() + self.negative_prompt.len() + self.work.bytes() + picture
     }
@@ -126,7 +136,9 @@ impl Request {
             init_image: None,
             strength: work.strength(),
             mask: None,
+            masking: MaskingDraft::default(),
             lr_image: None,
+            scale: None,
             noise_level: None,
             depth: None,
             class: None,

@@ -12,6 +12,19 @@ pub enum Random {
     Gpu,
 }
 
+impl Random {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Cpu, Self::Gpu];
+
+    /// How it is said.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Gpu => "gpu",
+        }
+    }
+}
+
 /// Whose habits where libraries differ in the same sampler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Library {
@@ -20,6 +33,19 @@ pub enum Library {
     Diffusers,
     /// k-diffusion: the first noise is scaled by the largest σ, timesteps are not rounded.
     KDiffusion,
+}
+
+impl Library {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Diffusers, Self::KDiffusion];
+
+    /// How it is said.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Diffusers => "diffusers",
+            Self::KDiffusion => "k-diffusion",
+        }
+    }
 }
 
 /// Another seed that the first noise leans to.

@@ -205,14 +205,14 @@ fn what_a_task_needs_is_checked_against_the_model() {
     for (task, field) in [
         (Task::Class, "class"),
         (Task::Layout, "boxes"),
-        (Task::Semantic, "semantic"),
-        (Task::Rdm, "neighbors"),
+        (Task::Semantic, "semantic_map"),
+        (Task::Rdm, "neighbours"),
         (Task::SuperResolution, "lr_image"),
     ] {
         assert_eq!(with(task, &|_| ()), [field], "{task} needs it");
     }
     assert_eq!(with(Task::Inpaint, &|_| ()), ["init_image", "mask"]);
-    assert_eq!(with(Task::Depth, &|_| ()), ["init_image", "depth"]);
+    assert_eq!(with(Task::Depth, &|_| ()), ["init_image", "depth_map"]);
 
     for class in [-1, 10] {
         assert_eq!(with(Task::Class, &|draft| draft.class = Some(class)), ["class"]);
@@ -224,14 +224,14 @@ fn what_a_task_needs_is_checked_against_the_model() {
     assert!(layout(vec![b(4, [0.5, 0., 0.5, 1.])]).is_empty());
     assert_eq!(layout(vec![]), ["boxes"]);
     assert_eq!(layout(vec![b(0, [0.; 4]); 3]), ["boxes"]);
-    assert_eq!(layout(vec![b(5, [0., 0., 1., 1.]), b(0, [0.5, 0., 0.6, 1.])]), ["boxes[0].label", "boxes[1].bbox"]);
-    assert_eq!(layout(vec![b(0, [f64::NAN, 0., 1., 1.])]), ["boxes[0].bbox"]);
+    assert_eq!(layout(vec![b(5, [0., 0., 1., 1.]), b(0, [0.5, 0., 0.6, 1.])]), ["boxes[0].label", "boxes[1]"]);
+    assert_eq!(layout(vec![b(0, [f64::NAN, 0., 1., 1.])]), ["boxes[0]"]);
 
-    assert_eq!(with(Task::Semantic, &|draft| draft.semantic = Some(Plane::filled(4, 4, 3))), ["semantic"]);
+    assert_eq!(with(Task::Semantic, &|draft| draft.semantic = Some(Plane::filled(4, 4, 3))), ["semantic_map"]);
     let rdm = |one: Vec<f32>| with(Task::Rdm, &|draft| draft.neighbors = Some(vec![one.clone()]));
     assert!(rdm(vec![0.5, 0.]).is_empty());
     for wrong in [vec![0.5], vec![0., 0.], vec![f32::NAN, 1.]] {
-        assert_eq!(rdm(wrong), ["neighbors[0]"]);
+        assert_eq!(rdm(wrong), ["neighbours[0]"]);
     }
 
     let upscale = |change: &dyn Fn(&mut Draft)| {
@@ -351,4 +351,121 @@ fn loras_are_those_of_the_model_each_once_and_within_bounds() {
     // Of a model that is not served nobody knows the names.
     let unserved = check(|draft| (draft.model, draft.loras) = (Some("x".into()), vec![lora("any", 1.)])).unwrap_err();
     assert_eq!(unserved.0.len(), 1);
+}
+
+#[test]
+fn a_masking_is_checked_and_its_defaults_change_nothing() {
+    use ldm_core::task::{Fill, Masking, MaskingDraft};
+    let with = |masking: MaskingDraft, mask: Plane| {
+        check(|draft| {
+            (draft.task, draft.masking, draft.mask) = (Task::Inpaint, masking, Some(mask));
+            draft.init_image = Some(Raster::filled(8, 16, [0; 3]));
+        })
+    };
+    let half = || Plane::new(8, 16, [[0; 64], [200; 64]].concat()).unwrap();
+    let of = |requests: Vec<Request>| match &requests[0].work {
+        Work::Inpaint(work) => (work.masking, requests[0].size(), requests[0].bytes()),
+        other => panic!("{other:?}"),
+    };
+    let held = |width: usize, height: usize| "a cat".len() + 8 * 16 * 4 + width * height * 3;
+    let usual = with(MaskingDraft::default(), half()).unwrap();
+    assert_eq!(of(usual.clone()), (Masking::default(), [64, 96], held(64, 96)));
+    assert_eq!(usual[0].draft().check(&catalogue()).unwrap(), usual);
+    let said = MaskingDraft {
+        blur: Some([4.0, 0.5]),
+        invert: Some(true),
+        only_masked: Some(true),
+        padding: None,
+        fill: Some(Fill::LatentNoise),
+        composite: Some(false),
+    };
+    let requests = with(said, half()).unwrap();
+    let masking = Masking { blur: [4.0, 0.5], invert: true, only_masked: Some(32), fill: Fill::LatentNoise, composite: false };
+    assert_eq!(of(requests.clone()), (masking, [8, 16], held(8, 16)), "as large as the picture that came");
+    assert_eq!(requests[0].draft().check(&catalogue()).unwrap(), requests);
+
+    let only = MaskingDraft { only_masked: Some(true), ..MaskingDraft::default() };
+    let inverted = MaskingDraft { invert: Some(true), ..MaskingDraft::default() };
+    for (masking, mask, fields) in [
+        (MaskingDraft { blur: Some([64.1, 0.0]), ..MaskingDraft::default() }, half(), &["mask_blur"][..]),
+        (MaskingDraft { blur: Some([0.0, -1.0]), ..MaskingDraft::default() }, half(), &["mask_blur"]),
+        (MaskingDraft { blur: Some([f64::NAN, 0.0]), ..MaskingDraft::default() }, half(), &["mask_blur"]),
+        (MaskingDraft { padding: Some(8), ..MaskingDraft::default() }, half(), &["padding"]),
+        (MaskingDraft { padding: Some(-1), ..only }, half(), &["padding"]),
+        (MaskingDraft { padding: Some(257), ..only }, half(), &["padding"]),
+        (inverted, Plane::filled(8, 16, 128), &["mask"]),
+        (MaskingDraft::default(), Plane::filled(8, 16, 127), &["mask"]),
+    ] {
+        let bad = with(masking, mask).unwrap_err();
+        assert_eq!(bad.0.iter().map(|bad| bad.field.as_str()).collect::<Vec<_>>(), fields, "{masking:?}");
+    }
+    assert!(with(inverted, Plane::filled(8, 16, 127)).is_ok());
+
+    let strange = check(|draft| draft.masking = MaskingDraft { fill: Some(Fill::Smear), ..said });
+    let fields: Vec<_> = strange.unwrap_err().0.into_iter().map(|bad| bad.field).collect();
+    assert_eq!(fields, ["mask_blur", "invert_mask", "only_masked", "fill", "composite"]);
+}
+
+#[test]
+fn a_mask_is_painted_from_128_on_or_below() {
+    use ldm_core::task::Masking;
+    let mask = Plane::new(4, 1, vec![0, 127, 128, 255]).unwrap();
+    let painted = |invert| Masking { invert, ..Masking::default() }.painted(&mask).data().to_vec();
+    assert_eq!((painted(false), painted(true)), (vec![0, 0, 255, 255], vec![255, 255, 0, 0]));
+}
+
+#[test]
+fn super_resolution_takes_every_whole_factor_within_bounds() {
+    let mut catalogue = catalogue();
+    catalogue.models[0].conditions = everything();
+    let ask = |scale: Option<i64>, side: u32, width: Option<i64>| {
+        let low = Some(Raster::filled(side, 24, [0; 3]));
+        Draft { lr_image: low, scale, width, ..Draft::new(Task::SuperResolution) }.check(&catalogue)
+    };
+    // The model enlarges four times, sides are multiples of 16 up to 256.
+    for (scale, side, size, shown) in [
+        (None, 16, [64, 96], [16, 24]),
+        (Some(4), 16, [64, 96], [16, 24]),
+        (Some(1), 16, [16, 24], [16, 24]),
+        (Some(3), 20, [60, 72], [20, 24]),
+        (Some(8), 16, [128, 192], [32, 48]),
+        (Some(6), 16, [96, 144], [24, 36]),
+    ] {
+        let requests = ask(scale, side, None).unwrap_or_else(|bad| panic!("{scale:?}: {bad}"));
+        assert_eq!([requests[0].width, requests[0].height], size, "{scale:?}");
+        assert_eq!(requests[0].draft().check(&catalogue).unwrap(), requests);
+        match &requests[0].work {
+            Work::SuperResolution(work) => assert_eq!(work.shown(4), shown, "{scale:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let fields = |bad: Violations| bad.0.into_iter().map(|bad| bad.field).collect::<Vec<_>>();
+    for (scale, side, width, field) in [
+        (Some(0), 16, None, "scale"),
+        (Some(17), 16, None, "scale"),
+        (Some(i64::MAX), 16, None, "scale"),
+        (Some(2), 16, Some(64), "width"),
+    ] {
+        assert_eq!(fields(ask(scale, side, width).unwrap_err()), [field], "{scale:?}");
+    }
+    assert_eq!(fields(ask(Some(8), 48, None).unwrap_err()), ["width"], "larger than the model draws");
+    let strange = check(|draft| draft.scale = Some(2)).unwrap_err();
+    assert_eq!(fields(strange), ["scale"]);
+}
+
+#[test]
+fn without_a_name_the_first_model_that_does_the_task_is_taken() {
+    let mut catalogue = catalogue();
+    let mut other = catalogue.models[0].clone();
+    (other.id, other.tasks) = ("other".into(), vec![Task::Unconditional]);
+    catalogue.models[0].tasks = vec![Task::Txt2Img];
+    catalogue.models.push(other);
+    let model = |task: Task, model: Option<&str>| {
+        let draft = Draft { model: model.map(str::to_owned), guidance: Some(1.0), ..Draft::new(task) };
+        draft.check(&catalogue).map(|requests| requests[0].model.clone()).map_err(|bad| bad.0[0].field.clone())
+    };
+    assert_eq!(model(Task::Txt2Img, None), Ok("m".into()));
+    assert_eq!(model(Task::Unconditional, None), Ok("other".into()));
+    assert_eq!(model(Task::Unconditional, Some("m")), Err("model".into()));
+    assert_eq!(model(Task::Class, None), Err("model".into()));
 }

@@ -188,7 +188,7 @@ impl DeviceExecutor {
         let plan = tasks::plan(&system.sketch.scheduler, request)?;
         let mut noise = tasks::noise(request);
         let bench = Bench { stage: &system.stage, concat: &system.concat, request, plan: &plan, noise: &mut noise };
-        let Start { latent, concat, keep, paste, crop } = tasks::start(bench)?;
+        let Start { latent, concat, keep, paste, overlay, crop } = tasks::start(bench)?;
         let loras = system.loras.choose(request)?;
         let conditioning = system.condition(request, &loras, concat.as_ref())?;
         let mut registers: Vec<Option<Tensor>> = (0..plan.registers).map(|_| None).collect();
@@ -209,6 +209,7 @@ impl DeviceExecutor {
             loras,
             keep,
             paste,
+            overlay,
             crop,
             denoised: None,
             serial: self.serial,

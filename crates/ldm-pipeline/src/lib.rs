@@ -17,6 +17,7 @@ mod footprint;
 mod hires;
 mod inspect;
 mod loras;
+mod masking;
 mod options;
 mod picture;
 mod profile;

@@ -11,6 +11,7 @@ use tch::{Device, Tensor};
 use crate::conditioning::Conditioning;
 use crate::hires::{Pass, Second};
 use crate::loras::Chosen;
+use crate::masking::Overlay;
 use crate::system::System;
 use crate::tasks::{Keep, Paste};
 
@@ -40,6 +41,8 @@ pub struct Run {
     pub(crate) keep: Option<Keep>,
     /// What is laid over the decoded picture.
     pub(crate) paste: Option<Paste>,
+    /// How the drawn picture is laid over the one that came in.
+    pub(crate) overlay: Option<Overlay>,
     /// Height and width of the picture where the latent is larger.
     pub(crate) crop: Option<[i64; 2]>,
     /// The clean latent as estimated at the last evaluation, kept when previews are wanted.

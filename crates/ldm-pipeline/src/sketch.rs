@@ -43,7 +43,10 @@ impl Sketch {
         let side = |pixels: u32| i64::from(pixels) / self.factor;
         let [height, width] = [side(request.height), side(request.width)];
         let shape = match &request.work {
-            Work::SuperResolution(_) => [self.channels, padded(height), padded(width)],
+            Work::SuperResolution(work) => {
+                let [width, height] = work.shown(self.factor as u32).map(i64::from);
+                [self.channels, padded(height), padded(width)]
+            }
             _ => [self.channels, height, width],
         };
         shape.map(|side| side as u32)

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use ldm_core::task::Bbox;
 use ldm_core::{Plane, Raster};
-use ldm_http::{HttpLimits, read_picture, read_plane};
+use ldm_http::{HttpLimits, read_picture, read_plane, read_with_alpha};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tch::Tensor;
@@ -29,6 +29,12 @@ pub(super) fn picture(flag: &str, path: &Path) -> Result<Raster> {
 /// One channel of a picture: grey levels as they are, colours by their brightness.
 pub(super) fn plane(flag: &str, path: &Path) -> Result<Plane> {
     Ok(read_plane(&bytes(flag, path)?, HttpLimits::default().pixels).map_err(|error| wrong(flag, path, error))?)
+}
+
+/// The same, and a mask of what is transparent in it, if anything is.
+pub(super) fn transparent(flag: &str, path: &Path) -> Result<(Raster, Option<Plane>)> {
+    let read = read_with_alpha(&bytes(flag, path)?, HttpLimits::default().pixels).map_err(|error| wrong(flag, path, error))?;
+    Ok(read.with_mask())
 }
 
 #[derive(Deserialize)]

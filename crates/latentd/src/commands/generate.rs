@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use ldm_core::task::{HiresDraft, Upscaler};
+use ldm_core::task::{Fill, HiresDraft, MaskingDraft, Upscaler};
 use ldm_core::{
-    Draft, Ending, Event, Failure, FailureKind, Library, Lora, Output, Progress, Prompting, Random, Rounding, Task, Tuning,
-    Variation, Violations,
+    Draft, Ending, Event, Failure, FailureKind, Library, Lora, Output, Plane, Progress, Prompting, Random, Raster, Rounding,
+    Task, Tuning, Variation, Violations,
 };
 use ldm_engine::{Limits, Service, Silent, Ticket};
 use ldm_http::{Encoding, Format, write_picture};
@@ -97,12 +97,34 @@ pub(super) struct Args {
     /// A PNG, JPEG or WebP picture to start from.
     #[arg(long, value_name = "FILE")]
     init_image: Option<PathBuf>,
-    /// What to paint anew: a picture as large as --init-image, bright where it is painted.
+    /// What to paint anew: a picture as large as --init-image, bright where it is painted. With --task inpaint and no mask, what is
+    /// transparent in --init-image.
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
+    /// How wide the mask's edge fades where the picture is laid back: pixels of a Gaussian's deviation.
+    #[arg(long, value_name = "PIXELS", requires = "init_image")]
+    mask_blur: Option<f64>,
+    /// Paint what the mask leaves out.
+    #[arg(long, requires = "init_image")]
+    invert_mask: bool,
+    /// Draw only the masked area, at --width and --height, and lay it back.
+    #[arg(long, requires = "init_image")]
+    only_masked: bool,
+    /// Pixels around the masked area that are drawn, too; 32 when it is not given.
+    #[arg(long, value_name = "PIXELS", requires = "only_masked")]
+    mask_padding: Option<i64>,
+    /// What lies under the mask at the start: original, fill, latent_noise or latent_nothing.
+    #[arg(long, value_name = "NAME", requires = "init_image", value_parser = fill)]
+    mask_fill: Option<Fill>,
+    /// Whether what the mask leaves out keeps its pixels; it does when it is not given.
+    #[arg(long, value_name = "true|false", requires = "init_image")]
+    mask_composite: Option<bool>,
     /// The picture to enlarge.
     #[arg(long, value_name = "FILE")]
     lr_image: Option<PathBuf>,
+    /// How many times larger, a whole number; the model's own when it is not given.
+    #[arg(long, value_name = "TIMES", requires = "lr_image")]
+    scale: Option<i64>,
     /// Noise level that it is brought to, for models that were trained with one.
     #[arg(long, value_name = "N")]
     noise_level: Option<i64>,
@@ -195,6 +217,7 @@ impl Args {
         let file = |path: &Option<PathBuf>| path.clone();
         let interval = self.guidance_interval.as_deref().map(|ends| (ends[0], ends[1]));
         let variation = self.subseed.zip(self.subseed_strength).map(|(seed, strength)| Variation { seed, strength });
+        let (init_image, mask) = self.pictures()?;
         Ok(Draft {
             prompt: self.prompt.clone(),
             negative_prompt: self.negative_prompt.clone(),
@@ -218,10 +241,19 @@ impl Args {
                 eta_seed_delta: self.eta_seed_delta,
                 clip_skip: self.clip_skip,
             },
-            init_image: file(&self.init_image).map(|path| files::picture("init-image", &path)).transpose()?,
+            init_image,
             strength: self.strength,
-            mask: file(&self.mask).map(|path| files::plane("mask", &path)).transpose()?,
+            mask,
+            masking: MaskingDraft {
+                blur: self.mask_blur.map(|sigma| [sigma; 2]),
+                invert: self.invert_mask.then_some(true),
+                only_masked: self.only_masked.then_some(true),
+                padding: self.mask_padding,
+                fill: self.mask_fill,
+                composite: self.mask_composite,
+            },
             lr_image: file(&self.lr_image).map(|path| files::picture("lr-image", &path)).transpose()?,
+            scale: self.scale,
             noise_level: self.noise_level,
             depth: file(&self.depth).map(|path| files::plane("depth", &path)).transpose()?,
             class: self.class,
@@ -236,6 +268,17 @@ impl Args {
             }),
             ..Draft::new(self.asked().unwrap_or(Task::Txt2Img))
         })
+    }
+
+    /// The picture to start from, and what to paint of it.
+    fn pictures(&self) -> Result<(Option<Raster>, Option<Plane>)> {
+        let mask = self.mask.as_deref().map(|path| files::plane("mask", path)).transpose()?;
+        let Some(path) = self.init_image.as_deref() else { return Ok((None, mask)) };
+        if self.asked() == Some(Task::Inpaint) && mask.is_none() {
+            let (picture, mask) = files::transparent("init-image", path)?;
+            return Ok((Some(picture), mask));
+        }
+        Ok((Some(files::picture("init-image", path)?), mask))
     }
 
     fn source(&self) -> ModelSource {
@@ -391,17 +434,15 @@ fn hires(text: &str) -> Result<HiresDraft, String> {
 }
 
 fn random(text: &str) -> Result<Random, String> {
-    named(text, &[Random::Cpu, Random::Gpu], |random| match random {
-        Random::Cpu => "cpu",
-        Random::Gpu => "gpu",
-    })
+    named(text, &Random::ALL, Random::name)
 }
 
 fn library(text: &str) -> Result<Library, String> {
-    named(text, &[Library::Diffusers, Library::KDiffusion], |library| match library {
-        Library::Diffusers => "diffusers",
-        Library::KDiffusion => "k-diffusion",
-    })
+    named(text, &Library::ALL, Library::name)
+}
+
+fn fill(text: &str) -> Result<Fill, String> {
+    named(text, &Fill::ALL, Fill::name)
 }
 
 /// Every violation, a line each: the flag, the limit, the value.
@@ -411,6 +452,10 @@ fn lines(violations: &Violations) -> String {
         let flag = match violation.field.split('[').next().unwrap_or_default() {
             "loras" => "lora".to_owned(),
             "hires.width" | "hires.height" | "hires.scale" => "hires".to_owned(),
+            "boxes" => "layout".to_owned(),
+            "neighbours" => "neighbors".to_owned(),
+            "depth_map" | "semantic_map" => violation.field.trim_end_matches("_map").to_owned(),
+            "padding" | "fill" | "composite" => format!("mask-{}", violation.field),
             field => field.replace(['_', '.'], "-"),
         };
         let (limit, value) = (violation.limit.as_deref().unwrap_or("–"), violation.value.as_deref().unwrap_or("–"));

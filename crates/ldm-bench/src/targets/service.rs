@@ -114,7 +114,7 @@ fn draft(kind: &Kind, shot: &Shot) -> Draft {
         match (&drawn.content, drawn.field) {
             (Content::Picture(picture), "lr_image") => draft.lr_image = Some(picture.clone()),
             (Content::Picture(picture), _) => draft.init_image = Some(picture.clone()),
-            (Content::Plane(plane), "depth") => draft.depth = Some(plane.clone()),
+            (Content::Plane(plane), "depth_map") => draft.depth = Some(plane.clone()),
             (Content::Plane(plane), _) => draft.mask = Some(plane.clone()),
         }
     }

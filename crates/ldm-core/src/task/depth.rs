@@ -24,7 +24,7 @@ impl Depth {
         bad: &mut Violations,
     ) -> Option<Self> {
         check_strength("strength", strength, steps, bad);
-        let (init, depth) = (required("init_image", init, bad), required("depth", depth, bad));
+        let (init, depth) = (required("init_image", init, bad), required("depth_map", depth, bad));
         Some(Self { init: init?, depth: depth?, strength })
     }
 }

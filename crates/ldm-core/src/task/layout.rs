@@ -45,7 +45,7 @@ impl Layout {
             let inside =
                 x >= 0.0 && y >= 0.0 && width >= 0.0 && height >= 0.0 && x + width <= 1.0 + 1e-6 && y + height <= 1.0 + 1e-6;
             if !inside {
-                let field = format!("boxes[{index}].bbox");
+                let field = format!("boxes[{index}]");
                 let message = format!("`{field}` must lie in the picture, in fractions of it, not {:?}", b.bbox);
                 bad.push(Violation::new(
                     &field,

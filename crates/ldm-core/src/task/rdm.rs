@@ -13,13 +13,13 @@ pub struct Rdm {
 impl Rdm {
     /// Checks the embeddings; `None` when there are none.
     pub(crate) fn check(neighbors: Option<Vec<Vec<f32>>>, bounds: NeighborBounds, bad: &mut Violations) -> Option<Self> {
-        let neighbors = required("neighbors", neighbors, bad)?;
+        let neighbors = required("neighbours", neighbors, bad)?;
         if neighbors.is_empty() || neighbors.len() > bounds.count as usize {
-            let message = format!("`neighbors` must hold from 1 to {} embeddings, not {}", bounds.count, neighbors.len());
-            bad.push(Violation::new("neighbors", message, format!("1..={}", bounds.count), neighbors.len()));
+            let message = format!("`neighbours` must hold from 1 to {} embeddings, not {}", bounds.count, neighbors.len());
+            bad.push(Violation::new("neighbours", message, format!("1..={}", bounds.count), neighbors.len()));
         }
         for (index, one) in neighbors.iter().take(bounds.count as usize).enumerate() {
-            let field = format!("neighbors[{index}]");
+            let field = format!("neighbours[{index}]");
             if one.len() != bounds.width as usize {
                 let message = format!("`{field}` must hold {} numbers, not {}", bounds.width, one.len());
                 bad.push(Violation::new(&field, message, bounds.width, one.len()));

@@ -1,7 +1,7 @@
 //! A request as a ledger keeps it: JSON, with pictures and other long things beside it as objects; and back to a draft.
 
 use bytes::Bytes;
-use ldm_core::task::{Task, UnknownTask};
+use ldm_core::task::{MaskingDraft, Task, UnknownTask};
 use ldm_core::{Draft, Plane, Raster, Request, Tenant, Terms};
 
 use super::wire::{self, Neighbors, Picture, VERSION, Versioned};
@@ -116,7 +116,7 @@ impl Objects {
     fn work(&mut self, draft: Draft) -> wire::Work {
         #[rustfmt::skip]
         let Draft {
-            init_image, strength, mask, lr_image, noise_level, depth, class, boxes, semantic, neighbors, hires,
+            init_image, strength, mask, masking, lr_image, scale, noise_level, depth, class, boxes, semantic, neighbors, hires,
             task: _, model: _, prompt: _, negative_prompt: _, prompting: _, width: _, height: _, steps: _, sampler: _,
             schedule: _, guidance: _, eta: _, seed: _, tuning: _, rounding: _, images: _, preview_every: _, loras: _,
         } = draft;
@@ -124,7 +124,9 @@ impl Objects {
             init_image: self.raster(init_image),
             strength,
             mask: self.plane(mask),
+            masking: (masking != MaskingDraft::default()).then(|| masking.into()),
             lr_image: self.raster(lr_image),
+            scale,
             noise_level,
             depth: self.plane(depth),
             class,
@@ -168,7 +170,9 @@ pub fn unpack(json: &str, objects: &[Bytes]) -> Result<(Draft, Terms), SpecError
         init_image: raster("init_image", work.init_image, objects)?,
         strength: work.strength,
         mask: plane("mask", work.mask, objects)?,
+        masking: work.masking.map(Into::into).unwrap_or_default(),
         lr_image: raster("lr_image", work.lr_image, objects)?,
+        scale: work.scale,
         noise_level: work.noise_level,
         depth: plane("depth", work.depth, objects)?,
         class: work.class,

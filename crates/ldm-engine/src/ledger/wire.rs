@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ldm_core::task::{Bbox, HiresDraft, Upscaler};
+use ldm_core::task::{Bbox, Fill, HiresDraft, MaskingDraft, Upscaler};
 use ldm_core::{Library, Lora, Priority, Prompting, Random, Rounding, Tuning, Variation};
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +78,11 @@ pub(super) struct Work {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mask: Option<Picture>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) masking: Option<MaskingWire>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) lr_image: Option<Picture>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) scale: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) noise_level: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,6 +98,61 @@ pub(super) struct Work {
     pub(super) neighbors: Option<Neighbors>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) hires: Option<HiresWire>,
+}
+
+/// How a mask is taken.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MaskingWire {
+    blur: Option<[f64; 2]>,
+    invert: Option<bool>,
+    only_masked: Option<bool>,
+    padding: Option<i64>,
+    fill: Option<FillWire>,
+    composite: Option<bool>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FillWire {
+    Original,
+    Smear,
+    LatentNoise,
+    LatentNothing,
+}
+
+impl From<Fill> for FillWire {
+    fn from(fill: Fill) -> Self {
+        match fill {
+            Fill::Original => Self::Original,
+            Fill::Smear => Self::Smear,
+            Fill::LatentNoise => Self::LatentNoise,
+            Fill::LatentNothing => Self::LatentNothing,
+        }
+    }
+}
+
+impl From<FillWire> for Fill {
+    fn from(fill: FillWire) -> Self {
+        match fill {
+            FillWire::Original => Self::Original,
+            FillWire::Smear => Self::Smear,
+            FillWire::LatentNoise => Self::LatentNoise,
+            FillWire::LatentNothing => Self::LatentNothing,
+        }
+    }
+}
+
+impl From<MaskingDraft> for MaskingWire {
+    fn from(MaskingDraft { blur, invert, only_masked, padding, fill, composite }: MaskingDraft) -> Self {
+        Self { blur, invert, only_masked, padding, fill: fill.map(Into::into), composite }
+    }
+}
+
+impl From<MaskingWire> for MaskingDraft {
+    fn from(MaskingWire { blur, invert, only_masked, padding, fill, composite }: MaskingWire) -> Self {
+        Self { blur, invert, only_masked, padding, fill: fill.map(Into::into), composite }
+    }
 }
 
 /// A second pass.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use ldm_core::task::{Bbox, HiresDraft, Upscaler};
+use ldm_core::task::{Bbox, Fill, HiresDraft, MaskingDraft, Upscaler};
 use ldm_core::{
     Bounds, BoxBounds, Catalogue, Conditions, Defaults, Draft, JobId, Library, Lora, Mode, Model, NeighborBounds, Plane,
     Priority, Prompting, Random, Raster, Request, Rounding, Sampler, Sizes, Task, Tenant, Terms, Tuning, Variation,
@@ -105,11 +105,21 @@ fn draft(task: Task) -> Draft {
         }
         Task::Unconditional => {}
         Task::Img2Img => (draft.init_image, draft.strength) = (raster(5, 9), Some(0.7)),
-        Task::Inpaint => (draft.init_image, draft.mask, draft.strength) = (raster(9, 30), plane(9, 30), Some(0.9)),
+        Task::Inpaint => {
+            (draft.init_image, draft.mask, draft.strength) = (raster(9, 30), plane(9, 30), Some(0.9));
+            draft.masking = MaskingDraft {
+                blur: Some([0.1 + 0.2, 7.0]),
+                invert: Some(true),
+                only_masked: Some(true),
+                padding: Some(17),
+                fill: Some(Fill::LatentNothing),
+                composite: Some(false),
+            };
+        }
         Task::Depth => (draft.init_image, draft.depth, draft.strength) = (raster(5, 9), plane(3, 2), Some(0.6)),
         Task::SuperResolution => {
             (draft.width, draft.height) = (None, None);
-            (draft.lr_image, draft.noise_level) = (raster(8, 16), Some(3));
+            (draft.lr_image, draft.noise_level, draft.scale) = (raster(8, 16), Some(3), Some(3));
         }
         Task::Class => draft.class = Some(9),
         Task::Layout => {

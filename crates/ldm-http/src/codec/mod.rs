@@ -1,6 +1,7 @@
 //! Pictures in and out: base64, PNG, JPEG and WebP to `Raster` and back, off the runtime's threads.
 
 pub(crate) mod container;
+mod labels;
 mod read;
 mod run;
 #[cfg(test)]
@@ -8,6 +9,7 @@ mod tests;
 mod webp;
 mod write;
 
+pub(crate) use labels::read_labels;
 pub use read::{Picture, Unreadable, read_picture, read_plane, read_with_alpha};
 pub(crate) use read::{decode, decode_with_alpha, format_of, unwrapped};
 pub(crate) use run::Codec;
@@ -19,7 +21,7 @@ use base64::alphabet::STANDARD as ALPHABET;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 /// Padding is written, and need not be there to be read.
-const BASE64: GeneralPurpose =
+pub(crate) const BASE64: GeneralPurpose =
     GeneralPurpose::new(&ALPHABET, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 
 /// JPEG quality when nobody says.

@@ -62,6 +62,15 @@ impl Picture {
         Raster::new(self.colours.width(), self.colours.height(), data).unwrap_or(self.colours)
     }
 
+    /// The colours, and 255 where they are transparent: what to paint. Without a transparent place there is no such mask.
+    pub fn with_mask(self) -> (Raster, Option<Plane>) {
+        match self.alpha.filter(|alpha| alpha.data().iter().any(|&alpha| alpha < 128)) {
+            // The colours as they are stored: what lies under the mask is the request's affair.
+            Some(alpha) => (self.colours, Some(alpha.map(|alpha| 255 - alpha))),
+            None => (self.colours, None),
+        }
+    }
+
     /// The brightness of the colours as stored, whatever is transparent: ITU-R 601-2 luma, as Pillow's `convert("L")` computes it.
     /// A grey level is itself.
     pub fn grey(&self) -> Plane {

@@ -239,3 +239,32 @@ fn lossy_files_grow_with_their_quality() {
     let written = encode(&long, Encoding { format: Format::WebP, quality: Some(50) }, None);
     assert!(matches!(written, Err(Unwritable::WebP { width: 16_384, height: 1 })));
 }
+
+#[test]
+fn classes_are_grey_levels_and_places_in_a_palette_as_they_stand() {
+    use png::{BitDepth, ColorType};
+    let read =
+        |colour, depth, size, data: &[u8]| read_labels(&png(colour, depth, size, data), 16).map(|plane| plane.data().to_vec());
+    assert_eq!(read(ColorType::Grayscale, BitDepth::Eight, (3, 1), &[0, 7, 200]), Ok(vec![0, 7, 200]));
+    assert_eq!(read(ColorType::Grayscale, BitDepth::Four, (3, 2), &[0x12, 0x30, 0xf0, 0x10]), Ok(vec![1, 2, 3, 15, 0, 1]));
+    assert_eq!(read(ColorType::Indexed, BitDepth::One, (3, 1), &[0b0110_0000]), Ok(vec![0, 1, 1]));
+    assert_eq!(read(ColorType::Indexed, BitDepth::Two, (5, 1), &[0b0001_0100, 0b0100_0000]), Ok(vec![0, 1, 1, 0, 1]));
+    assert_eq!(read(ColorType::Rgb, BitDepth::Eight, (2, 1), &[3, 3, 3, 9, 9, 9]), Ok(vec![3, 9]));
+    let colours = read(ColorType::Rgb, BitDepth::Eight, (1, 1), &[3, 3, 4]).unwrap_err();
+    assert!(colours.to_string().contains("colours"), "{colours}");
+    let large = read(ColorType::Grayscale, BitDepth::Eight, (17, 1), &[0; 17]);
+    assert_eq!(large, Err(Unreadable::TooLarge { width: 17, height: 1, limit: 16 }));
+    let whole = png(ColorType::Indexed, BitDepth::Eight, (4, 4), &[1; 16]);
+    for end in 0..whole.len() - 12 {
+        assert!(read_labels(&whole[..end], 16).is_err(), "cut at {end}");
+    }
+}
+
+#[test]
+fn what_is_transparent_is_what_to_paint() {
+    let open = png(png::ColorType::Rgba, png::BitDepth::Eight, (2, 1), &[1, 2, 3, 0, 4, 5, 6, 200]);
+    let (picture, mask) = read_with_alpha(&open, 4).unwrap().with_mask();
+    assert_eq!((picture.data(), mask.unwrap().data()), (&[1, 2, 3, 4, 5, 6][..], &[255, 55][..]));
+    let closed = png(png::ColorType::Rgba, png::BitDepth::Eight, (2, 1), &[1, 2, 3, 128, 4, 5, 6, 255]);
+    assert_eq!(read_with_alpha(&closed, 4).unwrap().with_mask().1, None);
+}

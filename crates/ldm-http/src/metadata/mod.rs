@@ -11,6 +11,7 @@ pub(crate) use infotext::Infotext;
 pub(crate) use read::{Found, read};
 
 use ldm_core::Request;
+use ldm_core::task::{Fill, Masking, Work};
 
 /// The infotext.
 const PARAMETERS: &str = "parameters";
@@ -67,6 +68,12 @@ fn infotext(request: &Request, sampler: &str) -> String {
     if let Some(strength) = request.work.strength() {
         text.set("Denoising strength", strength);
     }
+    if let Work::Inpaint(work) = &request.work {
+        set_masking(&mut text, &work.masking);
+    }
+    if request.tuning.clip_skip > 0 {
+        text.set("Clip skip", request.tuning.clip_skip + 1);
+    }
     if request.eta > 0.0 {
         text.set(if request.sampler == "ddim" { "Eta DDIM" } else { "Eta" }, request.eta);
     }
@@ -76,6 +83,25 @@ fn infotext(request: &Request, sampler: &str) -> String {
     }
     text.set("Version", concat!("latentd ", env!("CARGO_PKG_VERSION")));
     text.to_string()
+}
+
+/// How the mask was taken, where it is not as by default.
+fn set_masking(text: &mut Infotext, masking: &Masking) {
+    match masking.blur {
+        [across, down] if across == down && across > 0.0 => text.set("Mask blur", across),
+        [across, down] if across != down => text.set("Mask blur", format_args!("{across}x{down}")),
+        _ => {}
+    }
+    if masking.invert {
+        text.set("Mask mode", "Inpaint not masked");
+    }
+    if let Some(padding) = masking.only_masked {
+        text.set("Inpaint area", "Only masked");
+        text.set("Masked area padding", padding);
+    }
+    if masking.fill != Fill::Original {
+        text.set("Masked content", masking.fill.name().replace('_', " "));
+    }
 }
 
 /// The schedule by the web UI's name.

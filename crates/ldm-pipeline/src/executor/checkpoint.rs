@@ -65,10 +65,13 @@ fn identity(run: &Run, options: &LoadOptions) -> [u8; SUM] {
 fn add_work(sum: &mut Sha256, work: &Work) {
     match work {
         Work::Img2Img(work) => sum.update(work.init.data()),
-        Work::Inpaint(work) => [work.init.data(), work.mask.data()].into_iter().for_each(|data| sum.update(data)),
+        Work::Inpaint(work) => {
+            sum.update(format!("{:?}", work.masking));
+            [work.init.data(), work.mask.data()].into_iter().for_each(|data| sum.update(data));
+        }
         Work::Depth(work) => [work.init.data(), work.depth.data()].into_iter().for_each(|data| sum.update(data)),
         Work::SuperResolution(work) => {
-            sum.update(format!("{:?}", work.noise_level));
+            sum.update(format!("{:?} {}", work.noise_level, work.scale));
             sum.update(work.low.data());
         }
         Work::Semantic(work) => sum.update(work.map.data()),

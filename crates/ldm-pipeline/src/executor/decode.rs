@@ -1,12 +1,13 @@
 //! Latents to pixels: previews, finished pictures, and what is done when memory or half precision does not suffice.
 
+use ldm_core::task::Work;
 use ldm_core::{Failure, FailureKind, Raster, Rounding};
 use ldm_engine::Decoding;
 use ldm_nn::{FirstStage, Tiling};
 use tch::{Kind, Tensor};
 
 use super::{DeviceExecutor, Given};
-use crate::picture::{from_tensor, is_finite};
+use crate::picture::{from_tensor, is_finite, resized};
 use crate::run::Run;
 use crate::tasks::Paste;
 
@@ -74,7 +75,13 @@ impl DeviceExecutor {
         if let Some(watch) = &self.watch {
             watch(&latent, &picture);
         }
-        from_tensor(&picture, run.request.rounding)
+        let drawn = from_tensor(&picture, run.request.rounding)?;
+        match (&run.overlay, &run.request.work) {
+            (Some(overlay), _) => overlay.over(&drawn),
+            // By another factor than the model's own.
+            (None, Work::SuperResolution(_)) => resized(&drawn, run.request.width, run.request.height),
+            (None, _) => Ok(drawn),
+        }
     }
 
     /// The decoded latent in float32. Where half precision overflows, the same stage decodes it once more in float32.

@@ -18,6 +18,7 @@ use ldm_sampler::{
 };
 use tch::{Kind, Tensor};
 
+use crate::masking::Overlay;
 use crate::run::draw;
 use crate::system::Concat;
 
@@ -86,13 +87,15 @@ pub(crate) struct Start {
     pub(crate) keep: Option<Keep>,
     /// What is laid over the decoded picture.
     pub(crate) paste: Option<Paste>,
+    /// How the drawn picture is laid over the one that came in.
+    pub(crate) overlay: Option<Overlay>,
     /// Height and width of the picture where the latent is larger.
     pub(crate) crop: Option<[i64; 2]>,
 }
 
 impl Start {
     fn at(latent: Tensor) -> Self {
-        Self { latent, concat: None, keep: None, paste: None, crop: None }
+        Self { latent, concat: None, keep: None, paste: None, overlay: None, crop: None }
     }
 }
 

@@ -18,7 +18,8 @@ pub(crate) fn padded(side: i64) -> i64 {
 }
 
 pub(super) fn start(bench: &mut Bench<'_>, work: &SuperResolution) -> Result<Start, Failure> {
-    let (width, height) = (work.low.width(), work.low.height());
+    let factor = bench.stage.factor();
+    let [width, height] = work.shown(factor as u32);
     let device = bench.stage.device();
     let low = to_tensor(&work.low, width, height, device)?; // [1, 3, h, w]
     let (right, below) = (padded(width.into()) - i64::from(width), padded(height.into()) - i64::from(height));
@@ -36,6 +37,6 @@ pub(super) fn start(bench: &mut Bench<'_>, work: &SuperResolution) -> Result<Sta
     let (_, _, rows, columns) = concat.size4().expect("a picture has four dimensions");
     let shape = [1, bench.stage.latent_channels(), rows, columns];
     let latent: Tensor = bench.first_noise(&shape) * bench.plan.init_scale;
-    let crop = (right + below > 0).then(|| [i64::from(bench.request.height), i64::from(bench.request.width)]);
+    let crop = (right + below > 0).then(|| [i64::from(height) * factor, i64::from(width) * factor]);
     Ok(Start { concat: Some(concat), crop, ..Start::at(latent) })
 }

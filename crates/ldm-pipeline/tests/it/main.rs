@@ -9,6 +9,7 @@ mod hires;
 mod invariance;
 mod lora_goldens;
 mod loras;
+mod masking;
 mod models;
 mod profiles;
 mod repeating;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ldm_core::task::Bbox;
+use ldm_core::task::{Bbox, MaskingDraft};
 use ldm_core::{Draft, Plane, Prompting, Raster, Request, Task};
 use ldm_engine::Executor;
 use ldm_nn::Checkpoint;
@@ -135,6 +135,8 @@ impl Case {
             is_inside: false,
         };
         let task = Task::ALL.iter().copied().find(|task| task.name() == self.task).expect("a known task");
+        // Of the references CompVis' script alone puts the rest of the picture back.
+        let composite = (task == Task::Inpaint).then_some(self.model == "original-inpainting");
         Draft {
             prompt: self.prompt.clone(),
             negative_prompt: self.negative_prompt.clone(),
@@ -150,6 +152,7 @@ impl Case {
             strength: self.strength,
             init_image: raster(&self.init),
             mask: map(&self.mask),
+            masking: MaskingDraft { composite, ..MaskingDraft::default() },
             lr_image: raster(&self.lr),
             noise_level: self.noise_level,
             depth: map(&self.depth),

@@ -50,12 +50,6 @@ pub(super) fn like(mask: &Plane, picture: &Raster) -> Plane {
     fitted_mask(mask, picture.width(), picture.height(), Mode::Stretch)
 }
 
-/// The mask of what the mask leaves out.
-pub(super) fn inverted(mask: &Plane) -> Plane {
-    let data: Vec<u8> = mask.data().iter().map(|value| 255 - value).collect();
-    Plane::new(mask.width(), mask.height(), data).unwrap_or_else(|_| mask.clone())
-}
-
 /// What a mask says to paint: its brightness, nothing where it is transparent.
 pub(super) fn painted(mask: &Picture) -> Plane {
     let grey = mask.grey();
@@ -72,20 +66,28 @@ where
     if (image.width(), image.height()) == (width, height) {
         return image.clone();
     }
-    let scale = [f64::from(width) / f64::from(image.width().max(1)), f64::from(height) / f64::from(image.height().max(1))];
-    let scale = match mode {
-        Mode::Stretch => return imageops::resize(image, width, height, filter),
-        Mode::Crop => scale[0].max(scale[1]),
-        Mode::Fill => scale[0].min(scale[1]),
-    };
-    let side = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);
-    let resized = imageops::resize(image, side(image.width()), side(image.height()), filter);
+    if mode == Mode::Stretch {
+        return imageops::resize(image, width, height, filter);
+    }
+    let scale = scales([image.width(), image.height()], [width, height], mode);
+    let side = |side: u32, scale: f64| ((f64::from(side) * scale).round() as u32).max(1);
+    let resized = imageops::resize(image, side(image.width(), scale[0]), side(image.height(), scale[1]), filter);
     let (left, top) = (middle(width, resized.width()), middle(height, resized.height()));
     // Crop: inside by construction. Fill: a place in a margin takes the pixel at the nearest edge.
     ImageBuffer::from_fn(width, height, |x, y| {
         let within = |place: u32, start: i64, side: u32| (i64::from(place) - start).clamp(0, i64::from(side) - 1) as u32;
         *resized.get_pixel(within(x, left, resized.width()), within(y, top, resized.height()))
     })
+}
+
+/// How many times wider and higher what is in a picture becomes.
+pub(super) fn scales(from: [u32; 2], to: [u32; 2], mode: Mode) -> [f64; 2] {
+    let [x, y] = [0, 1].map(|i| f64::from(to[i]) / f64::from(from[i].max(1)));
+    match mode {
+        Mode::Stretch => [x, y],
+        Mode::Crop => [x.max(y); 2],
+        Mode::Fill => [x.min(y); 2],
+    }
 }
 
 /// Where something of that length begins when it lies in the middle.

@@ -1,7 +1,7 @@
 //! From fields to requests.
 
 use axum::http::StatusCode;
-use ldm_core::task::{HiresDraft, Upscaler};
+use ldm_core::task::{Fill, HiresDraft, Masking, MaskingDraft, Upscaler};
 use ldm_core::{Catalogue, Draft, Model, Request, Task, Tuning, Variation, Violation, Violations};
 
 use super::canvas;
@@ -50,7 +50,7 @@ fn theirs(violation: Violation) -> Violation {
         ("strength", "denoising_strength"),
         ("images", "n_iter"),
         ("init_image", "init_images"),
-        ("mask_padding", "inpaint_full_res_padding"),
+        ("padding", "inpaint_full_res_padding"),
         ("hires.width", "hr_resize_x"),
         ("hires.height", "hr_resize_y"),
         ("hires.steps", "hr_second_pass_steps"),
@@ -184,9 +184,9 @@ fn inits(fields: &Fields, draft: &Draft, model: &Model, pixels: u64, bad: &mut V
         // Nothing is resized to a size that will be refused.
         return Ok(vec![draft.clone()]);
     };
-    let inverted = Fields::truth(&fields.inpainting_mask_invert);
     let mask = fields.mask.as_deref().filter(|mask| !mask.is_empty());
     let mask = mask.map(|mask| read(mask, "mask", pixels, bad)).unwrap_or_default();
+    let masking = if mask.is_some() { masking(fields, bad) } else { MaskingDraft::default() };
     let mut drafts = Vec::new();
     let count = if fields.init_images.len() > 1 { Some(1) } else { draft.images };
     for (index, init) in fields.init_images.iter().enumerate() {
@@ -200,14 +200,50 @@ fn inits(fields: &Fields, draft: &Draft, model: &Model, pixels: u64, bad: &mut V
                 one.task = Task::Inpaint;
                 // White is painted; what is transparent in the mask counts as black, as where it lies on nothing.
                 let mask = canvas::like(&canvas::painted(mask), &picture);
-                let mask = if inverted { canvas::inverted(&mask) } else { mask };
-                one.init_image = Some(canvas::fitted(&picture, width, height, mode));
-                one.mask = Some(canvas::fitted_mask(&mask, width, height, mode));
+                one.masking = masking;
+                if masking.only_masked == Some(true) {
+                    (one.init_image, one.mask) = (Some(picture), Some(mask));
+                } else {
+                    // The blur is said in the mask's pixels.
+                    let scales = canvas::scales([picture.width(), picture.height()], size, mode);
+                    one.masking.blur = masking.blur.map(|blur| [0, 1].map(|i| (blur[i] * scales[i]).min(Masking::MOST_BLUR)));
+                    one.init_image = Some(canvas::fitted(&picture, width, height, mode));
+                    one.mask = Some(canvas::fitted_mask(&mask, width, height, mode));
+                }
             }
         }
         drafts.push(one);
     }
     Ok(drafts)
+}
+
+/// How the mask is taken.
+fn masking(fields: &Fields, bad: &mut Violations) -> MaskingDraft {
+    let blur = fields.mask_blur.map_or([fields.mask_blur_x, fields.mask_blur_y], |blur| [blur; 2]);
+    if let Some(wrong) = blur.into_iter().find(|blur| !(0.0..=Masking::MOST_BLUR).contains(blur)) {
+        let message = format!("`mask_blur` must be from 0 to {}, not {wrong}", Masking::MOST_BLUR);
+        bad.push(Violation::new("mask_blur", message, format!("0..={}", Masking::MOST_BLUR), wrong));
+    }
+    let fill = match fields.inpainting_fill {
+        0 => Some(Fill::Smear),
+        1 => Some(Fill::Original),
+        2 => Some(Fill::LatentNoise),
+        3 => Some(Fill::LatentNothing),
+        other => {
+            let message = format!("`inpainting_fill` must be from 0 to 3, not {other}");
+            bad.push(Violation::new("inpainting_fill", message, "0..=3", other));
+            None
+        }
+    };
+    let only_masked = Fields::truth(&fields.inpaint_full_res);
+    MaskingDraft {
+        blur: Some(blur),
+        invert: Some(Fields::truth(&fields.inpainting_mask_invert)),
+        only_masked: Some(only_masked),
+        padding: only_masked.then_some(fields.inpaint_full_res_padding),
+        fill,
+        composite: Some(true),
+    }
 }
 
 /// A picture in base64, with or without `data:`; URLs are not fetched.

@@ -8,6 +8,8 @@ mod catalogue;
 mod check;
 mod extras;
 mod fields;
+#[cfg(test)]
+mod mask_tests;
 mod names;
 mod options;
 mod pictures;

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use axum::body::Bytes;
-use ldm_core::{Lora, Raster, Task, Violation, Violations};
+use ldm_core::{Lora, Task, Violation, Violations};
 use serde_json::{Map, Value};
 
 use super::body::Body;
-use super::members;
+use super::{members, routes};
 use crate::codec::{self, Format, Unreadable};
 use crate::error::ApiError;
 use crate::multipart::Part;
 
 /// Names that other services have for our fields.
-const ELSEWHERE: [(&str, &str); 14] = [
+const ELSEWHERE: [(&str, &str); 27] = [
     ("cfg_scale", "guidance"),
     ("guidance_scale", "guidance"),
     ("num_inference_steps", "steps"),
@@ -28,7 +28,28 @@ const ELSEWHERE: [(&str, &str); 14] = [
     ("init_images", "init_image"),
     ("output_format", "format"),
     ("output_compression", "quality"),
+    ("image", "lr_image"),
+    ("mask_image", "mask"),
+    ("inpainting_fill", "fill"),
+    ("inpainting_mask_invert", "invert_mask"),
+    ("inpaint_full_res", "only_masked"),
+    ("inpaint_full_res_padding", "padding"),
+    ("upscale", "scale"),
+    ("class_label", "class"),
+    ("class_labels", "class"),
+    ("depth", "depth_map"),
+    ("semantic", "semantic_map"),
+    ("neighbors", "neighbours"),
+    ("bbox", "boxes"),
 ];
+
+/// A picture's file as it came.
+pub(super) enum Source {
+    /// As a part of a form.
+    File(Bytes),
+    /// In base64.
+    Text(String),
+}
 
 /// The fields of a body that nobody has taken yet, and what was wrong with those that were taken.
 pub(super) struct Fields {
@@ -70,7 +91,7 @@ impl Fields {
         Ok(fields)
     }
 
-    fn new(left: Map<String, Value>, is_form: bool) -> Self {
+    pub(super) fn new(left: Map<String, Value>, is_form: bool) -> Self {
         Self { left, files: BTreeMap::new(), is_form, known: Vec::new(), bad: Violations::default() }
     }
 
@@ -93,7 +114,7 @@ impl Fields {
     }
 
     /// The field's value, unless it is absent or null. What a form says is read as JSON.
-    fn take(&mut self, field: &'static str) -> Option<Value> {
+    pub(super) fn take(&mut self, field: &'static str) -> Option<Value> {
         match self.take_raw(field)? {
             Value::String(text) if self.is_form => {
                 let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
@@ -216,58 +237,46 @@ impl Fields {
         format
     }
 
-    pub(super) fn picture(&mut self, field: &'static str, pixels: u64, too_large: &mut bool) -> Option<Raster> {
-        let (read, said) = match self.files.remove(field) {
+    /// A picture's file, sent as such or as text in base64; what is no base64 is named.
+    pub(super) fn source(&mut self, field: &'static str) -> Option<Source> {
+        match self.files.remove(field) {
             Some(file) => {
                 self.known.push(field);
-                (codec::read_picture(&file, pixels), format!("a file of {} bytes", file.len()))
+                Some(Source::File(file))
             }
-            None => {
-                let text = self.text(field)?;
-                (codec::decode(&text, pixels), text)
-            }
-        };
-        match read {
-            Ok(picture) => Some(picture),
-            Err(unreadable) => {
-                let limit = match unreadable {
-                    Unreadable::TooLarge { limit, .. } => format!("at most {limit} pixels"),
-                    _ => "PNG, JPEG or WebP in base64".to_owned(),
-                };
-                *too_large |= matches!(unreadable, Unreadable::TooLarge { .. });
-                self.bad.push(Violation::new(field, format!("`{field}` {unreadable}"), limit, said));
-                None
-            }
+            None => self.text(field).map(Source::Text),
         }
     }
 
     /// A task that a route takes.
     pub(super) fn task(&mut self, served: &[Task]) -> Option<Task> {
-        let known = || served.iter().map(|task| task.name()).collect::<Vec<_>>().join(", ");
+        let known = || served.iter().map(|&task| routes::word(task)).collect::<Vec<_>>().join(", ");
         let Some(name) = self.text("task") else {
             if !self.bad.0.iter().any(|bad| bad.field == "task") {
                 self.bad.push(Violation { limit: Some(known()), ..Violation::missing("task") });
             }
             return None;
         };
-        let task = served.iter().copied().find(|task| task.name() == name);
+        let task = served.iter().copied().find(|&task| task.name() == name || routes::word(task) == name);
         if task.is_none() {
             self.bad.push(Violation::new("task", format!("`task` must be one of {}, not {name:?}", known()), known(), name));
         }
         task
     }
 
-    /// This task takes no picture; it is not unpacked only to be refused.
-    pub(super) fn no_picture(&mut self, field: &'static str) -> Option<Raster> {
+    /// A field of another task; a picture in it is not unpacked only to be refused.
+    pub(super) fn stranger(&mut self, field: &'static str, task: Task, owner: Task) {
         let file = self.files.remove(field).is_some();
-        if self.take_raw(field).is_some() || file {
-            let message = format!("txt2img takes no `{field}`; post to /v1/img2img");
-            self.bad.push(Violation::new(field, message, "absent", "a picture"));
+        let said = self.left.remove(field).is_some_and(|value| !value.is_null() && !(self.is_form && value == ""));
+        if said || file {
+            let (task, route) = (routes::word(task), routes::word(owner));
+            let message = format!("{task} takes no `{field}`; post to /v1/{route}");
+            self.bad.push(Violation::new(field, message, "absent", "something"));
         }
-        None
     }
 
-    fn wrong<T>(&mut self, field: &str, wanted: &str, value: &Value) -> Option<T> {
+    /// A value of the wrong kind.
+    pub(super) fn wrong<T>(&mut self, field: &str, wanted: &str, value: &Value) -> Option<T> {
         let message = format!("`{field}` must be {wanted}, not {}", kind(value));
         self.bad.push(Violation::new(field, message, wanted, value));
         None

@@ -3,6 +3,7 @@
 mod answer;
 mod body;
 mod catalogue;
+mod draft;
 mod early;
 mod estimate;
 mod events;
@@ -16,6 +17,11 @@ mod jobs;
 mod members;
 mod order;
 mod png_info;
+mod readers;
+mod routes;
+mod settings;
+#[cfg(test)]
+mod task_tests;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -35,6 +41,14 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/v1/txt2img", post(txt2img::txt2img))
         .route("/v1/img2img", post(img2img::img2img))
+        .route("/v1/inpaint", post(routes::inpaint))
+        .route("/v1/super-resolution", post(routes::super_resolution))
+        .route("/v1/depth", post(routes::depth))
+        .route("/v1/unconditional", post(routes::unconditional))
+        .route("/v1/class", post(routes::class))
+        .route("/v1/layout", post(routes::layout))
+        .route("/v1/semantic", post(routes::semantic))
+        .route("/v1/retrieval", post(routes::retrieval))
         .route("/v1/png-info", post(png_info::png_info))
         .route("/v1/estimate", post(estimate::estimate))
         .route("/v1/models", get(catalogue::models))

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use ldm_core::{Catalogue, Draft, Request, Task, Terms, Violation};
+use ldm_core::{Catalogue, Model, Request, Task, Terms, Violation};
 
 use super::body::Body;
 use super::fields::Fields;
-use super::terms;
+use super::readers::Pixels;
+use super::{draft, routes, terms};
 use crate::App;
 use crate::codec::{Encoding, Format};
 use crate::error::ApiError;
@@ -15,8 +16,6 @@ use crate::negotiate::Form;
 
 /// Bodies beyond this are parsed off the runtime's threads.
 const SMALL: usize = 64 << 10;
-/// Tasks that have a route.
-const SERVED: [Task; 2] = [Task::Txt2Img, Task::Img2Img];
 
 /// What a body asks for, checked.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ impl Order {
         let read = async {
             let catalogue = app.open()?;
             let pixels = app.limits.pixels;
-            let small = task == Task::Txt2Img && body.len() <= SMALL;
+            let small = !routes::takes_pictures(task) && body.len() <= SMALL;
             if small {
                 return Self::parse(Some(task), body, form, catalogue, pixels);
             }
@@ -63,10 +62,14 @@ impl Order {
     /// All of the reading that needs no runtime; without a task the body says it.
     fn parse(task: Option<Task>, body: Body, form: Form, catalogue: Arc<Catalogue>, pixels: u64) -> Result<Self, ApiError> {
         let mut fields = Fields::of(body)?;
-        let Some(task) = task.or_else(|| fields.task(&SERVED)) else { return Err(fields.bad.into()) };
+        let Some(task) = task.or_else(|| fields.task(&Task::ALL)) else { return Err(fields.bad.into()) };
+        if !catalogue.models.iter().any(|model| model.tasks.contains(&task)) {
+            return Err(unsupported(task, &catalogue));
+        }
         let terms = terms::read(&mut fields);
         let encoding = encoding(&mut fields, form);
-        let (draft, too_large) = draft(&mut fields, task, pixels);
+        let mut pixels = Pixels { limit: pixels, exceeded: false };
+        let draft = draft::read(&mut fields, task, &mut pixels);
         let mut bad = fields.finish();
         let images = draft.images.unwrap_or(1);
         if matches!(form, Form::Picture(_)) && images > 1 {
@@ -82,7 +85,7 @@ impl Order {
         }
         match checked {
             Ok(requests) if bad.is_empty() => Ok(Self { requests, terms, encoding, catalogue }),
-            _ if too_large => {
+            _ if pixels.exceeded => {
                 let status = StatusCode::PAYLOAD_TOO_LARGE;
                 Err(ApiError { status, code: "picture_too_large", ..bad.into() })
             }
@@ -107,32 +110,35 @@ fn encoding(fields: &mut Fields, form: Form) -> Encoding {
     Encoding { format, quality }
 }
 
-/// What was said, and whether a picture in it was too large.
-fn draft(fields: &mut Fields, task: Task, pixels: u64) -> (Draft, bool) {
-    let mut too_large = false;
-    let init_image = match task {
-        Task::Img2Img => fields.picture("init_image", pixels, &mut too_large),
-        _ => fields.no_picture("init_image"),
-    };
-    let draft = Draft {
-        task,
-        model: fields.text("model"),
-        prompt: fields.text("prompt"),
-        negative_prompt: fields.text("negative_prompt"),
-        width: fields.whole("width"),
-        height: fields.whole("height"),
-        steps: fields.whole("steps"),
-        sampler: fields.text("sampler"),
-        schedule: fields.text("schedule"),
-        guidance: fields.real("guidance"),
-        eta: fields.real("eta"),
-        seed: fields.whole("seed"),
-        loras: fields.loras(),
-        images: fields.whole("images"),
-        preview_every: fields.whole("preview_every"),
-        init_image,
-        strength: fields.real("strength"),
-        ..Draft::new(task)
-    };
-    (draft, too_large)
+/// No model that is loaded does the task.
+fn unsupported(task: Task, catalogue: &Catalogue) -> ApiError {
+    let tasks = |model: &Model| model.tasks.iter().map(|&task| routes::word(task)).collect::<Vec<_>>().join(", ");
+    let models: Vec<_> = catalogue.models.iter().map(|model| format!("{} ({})", model.id, tasks(model))).collect();
+    let (task, models) = (routes::word(task), models.join("; "));
+    let message = format!("no model here does {task}; there are: {models}");
+    let violation = Violation::new("model", message.clone(), models, task);
+    ApiError { violations: vec![violation], ..ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "unsupported", message) }
+}
+
+#[cfg(test)]
+mod tests {
+    use ldm_engine::fake::FakeExecutor;
+
+    use super::*;
+
+    #[test]
+    fn a_task_that_no_model_does_is_unsupported_and_says_which_are_there() {
+        let mut catalogue = FakeExecutor::catalogue_example();
+        catalogue.models[0].tasks = vec![Task::Txt2Img, Task::Rdm];
+        let catalogue = Arc::new(catalogue);
+        let ask = |task: Option<Task>, body: &'static str| {
+            Order::parse(task, Body::Json(body.into()), Form::Json, Arc::clone(&catalogue), 64)
+        };
+        for error in [ask(Some(Task::Layout), "{\"stepz\": 1}"), ask(None, "{\"task\": \"layout\"}")] {
+            let error = error.unwrap_err();
+            assert_eq!((error.status.as_u16(), error.code, &*error.violations[0].field), (422, "unsupported", "model"));
+            assert_eq!(error.message, "no model here does layout; there are: fake (txt2img, retrieval)");
+        }
+        assert!(ask(Some(Task::Txt2Img), "{}").is_ok());
+    }
 }

@@ -249,7 +249,7 @@ async fn parameters_say_everything_and_can_be_posted_back() {
     let expected = json!({
         "model": "fake", "prompt": "a cat", "negative_prompt": "dogs", "width": 64, "height": 64, "steps": 3, "sampler": "dpmpp_2m",
         "schedule": "karras", "guidance": 0.1 + 0.2, "eta": 0.0, "seed": 9_007_199_254_740_991_i64, "images": 2, "strength": 0.7,
-        "format": "jpeg", "quality": 90,
+        "rounding": "round", "format": "jpeg", "quality": 90,
     });
     assert_eq!(answer["parameters"], expected);
     assert_eq!((&answer["images"][1]["seed"], &answer["images"][1]["mime"]), (&json!(0), &json!("image/jpeg")));

@@ -7,6 +7,7 @@ use ldm_core::{Catalogue, Request, Timings};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::settings::Settings;
 use crate::codec::Encoding;
 use crate::error::Body;
 use crate::metadata::{Found, Infotext};
@@ -105,7 +106,8 @@ pub(super) fn ms(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }
 
-/// What made the pictures, spelled as requests are: posted back it makes them again. An init image is not repeated.
+/// What made the pictures, spelled as requests are: posted back it makes them again. Pictures, maps and embeddings are not
+/// repeated.
 #[derive(Serialize)]
 pub(super) struct Parameters {
     pub(super) model: String,
@@ -126,6 +128,8 @@ pub(super) struct Parameters {
     preview_every: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     strength: Option<f64>,
+    #[serde(flatten)]
+    settings: Settings,
     format: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     quality: Option<u8>,
@@ -157,6 +161,7 @@ impl Parameters {
             images,
             preview_every: request.preview_every,
             strength: request.work.strength(),
+            settings: Settings::of(request),
             format: encoding.format.name(),
             quality: encoding.resolved_quality(),
         }
@@ -272,6 +277,55 @@ struct Model {
     defaults: Defaults,
     prompt_tokens: u32,
     loras: Vec<String>,
+    conditions: Conditions,
+}
+
+/// What tasks of the model are bounded by; absent where it has no such task.
+#[derive(Serialize)]
+struct Conditions {
+    prompt: bool,
+    guidance: bool,
+    /// Classes of `class`, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    classes: Option<u32>,
+    /// Labels of boxes, from 0, and boxes at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boxes: Option<u32>,
+    /// Classes of `semantic_map`, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    semantic_classes: Option<u32>,
+    /// The factor that super-resolution draws by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scale: Option<u32>,
+    /// Levels of `noise_level`, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    noise_levels: Option<u32>,
+    /// Neighbours at most, and numbers of each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    neighbours: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    neighbour_width: Option<u32>,
+}
+
+impl From<&ldm_core::Conditions> for Conditions {
+    fn from(conditions: &ldm_core::Conditions) -> Self {
+        let ldm_core::Conditions { prompt, guidance, classes, boxes, semantic_classes, upscale, noise_levels, neighbors } =
+            *conditions;
+        Self {
+            prompt,
+            guidance,
+            classes,
+            labels: boxes.map(|bounds| bounds.labels),
+            boxes: boxes.map(|bounds| bounds.count),
+            semantic_classes,
+            scale: upscale,
+            noise_levels,
+            neighbours: neighbors.map(|bounds| bounds.count),
+            neighbour_width: neighbors.map(|bounds| bounds.width),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -326,6 +380,7 @@ impl Models {
             },
             prompt_tokens: model.prompt_tokens,
             loras: model.loras.clone(),
+            conditions: (&model.conditions).into(),
         };
         let ldm_core::Bounds { steps, guidance, images, prompt_chars } = catalogue.bounds;
         Self {

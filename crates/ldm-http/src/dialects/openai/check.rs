@@ -86,8 +86,8 @@ impl Order {
             Some(mask) => mask.alpha,
             None => image.as_ref().and_then(|image| image.alpha.clone()).filter(open),
         };
-        let model = catalogue.model(ask.model.as_deref()).or(catalogue.models.first());
         let task = if alpha.is_some() { Task::Inpaint } else { Task::Img2Img };
+        let model = catalogue.model_for(ask.model.as_deref(), task).or(catalogue.models.first());
         let mut draft = Draft { prompt: prompt(&ask, &mut bad), ..draft(&ask, task, &mut bad) };
         draft.mask = alpha.map(|alpha| opposite(&alpha));
         if let (Some(image), Some(model), None, None) = (&image, model, draft.width, draft.height) {
@@ -106,7 +106,8 @@ impl Order {
             bad.push(Violation::new("n", format!("`n` must be from 1 to {MOST_PICTURES}, not {n}"), "1..=10", n));
             draft.images = None;
         }
-        let steps = draft.steps.or(catalogue.model(draft.model.as_deref()).map(|model| i64::from(model.defaults.steps)));
+        let model = catalogue.model_for(draft.model.as_deref(), draft.task);
+        let steps = draft.steps.or(model.map(|model| i64::from(model.defaults.steps)));
         if let (Some(partial @ 1..), Some(steps @ 1..)) = (partial, steps) {
             draft.preview_every = Some((steps / (i64::from(partial) + 1)).max(1));
         }
