@@ -22,6 +22,7 @@ mod options;
 mod picture;
 mod profile;
 mod reconstruct;
+mod resize;
 mod run;
 mod scheduler;
 mod sketch;
