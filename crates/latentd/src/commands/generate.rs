@@ -176,7 +176,7 @@ pub(super) struct Args {
     /// The finished latent as .npy or .safetensors, float32.
     #[arg(long, value_name = "FILE")]
     latents_out: Option<PathBuf>,
-    /// The picture before rounding as .npy or .safetensors, float32 in about [-1, 1].
+    /// The picture as it was drawn, before rounding and before it is laid over another, as .npy or .safetensors, float32 in about [-1, 1].
     #[arg(long, value_name = "FILE")]
     image_out: Option<PathBuf>,
     /// Number format of the networks: f32, bf16 or f16.

@@ -45,12 +45,14 @@ fn a_hole_is_painted_and_numbers_are_written() {
     let (header, values) = numbers(&latents);
     assert!(header.contains("'<f4'") && header.contains("(1,4,16,16,)"), "{header}");
     assert_eq!(values.len(), 4 * 16 * 16);
-    // The picture's bytes are its numbers, rounded.
+    // The picture's bytes are its numbers, rounded, where it was painted; elsewhere they are those that came.
     let (header, values) = numbers(&numbers_out);
     assert!(header.contains("(1,3,64,64,)"), "{header}");
     let bytes = image::open(&out).unwrap().into_rgb8();
     let red = |x: u32, y: u32| ((values[(y * 64 + x) as usize] * 0.5 + 0.5).clamp(0., 1.) * 255.).round() as u8;
-    assert!((0..64).all(|i| bytes.get_pixel(i, 63 - i)[0] == red(i, 63 - i)));
+    assert!((0..32).all(|i| bytes.get_pixel(i, 63 - i)[0] == red(i, 63 - i)));
+    let given = image::open(&picture).unwrap().into_rgb8();
+    assert!(given.enumerate_pixels().all(|(x, y, pixel)| x < 32 || bytes.get_pixel(x, y) == pixel));
 
     let wrong = run(&[&common[..], &["--mask", text(&mask), "--out", text(&out)]].concat());
     assert_eq!(wrong.code, Some(2));
@@ -59,6 +61,32 @@ fn a_hole_is_painted_and_numbers_are_written() {
     assert!(wrong.code == Some(2) && wrong.stderr.contains("does not do class"), "{}", wrong.stderr);
     let wrong = run(&[&common[..], &["--latents-out", "latents.txt"]].concat());
     assert!(wrong.code == Some(2) && wrong.stderr.contains(".npy or .safetensors"), "{}", wrong.stderr);
+}
+
+#[test]
+fn only_the_transparent_part_of_a_picture_is_drawn() {
+    let folder = folder("files-transparent");
+    let (picture, out) = (folder.join("picture.png"), folder.join("out.png"));
+    let alpha = |x: u32, y: u32| if (60..80).contains(&x) && (40..50).contains(&y) { 0 } else { 255 };
+    image::RgbaImage::from_fn(150, 90, |x, y| image::Rgba([x as u8, y as u8, 90, alpha(x, y)])).save(&picture).unwrap();
+    let common =
+        ["generate", "--model", TINY, "--prompt", "a cat", "--threads", "1", "--steps", "3", "--quiet", "--task", "inpaint"];
+    let asked = ["--init-image", text(&picture), "--out", text(&out), "--width", "64", "--height", "64"];
+    let only = ["--only-masked", "--mask-padding", "8", "--mask-blur", "1", "--mask-fill", "latent_noise", "--strength", "0.8"];
+    let made = run(&[&common[..], &asked, &only].concat());
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let bytes = image::open(&out).unwrap().into_rgb8();
+    assert_eq!(bytes.dimensions(), (150, 90));
+    // The blur reaches three pixels.
+    let near = |x: u32, y: u32| (57..83).contains(&x) && (37..53).contains(&y);
+    assert!(bytes.enumerate_pixels().all(|(x, y, pixel)| near(x, y) || pixel.0 == [x as u8, y as u8, 90]));
+    assert!((61..79).any(|x| bytes.get_pixel(x, 45).0 != [x as u8, 45, 90]));
+
+    let wrong = run(&[&common[..], &asked, &["--only-masked", "--mask-padding", "257", "--mask-blur", "65"]].concat());
+    assert_eq!(wrong.code, Some(2));
+    assert!(wrong.stderr.contains("--mask-padding") && wrong.stderr.contains("--mask-blur"), "{}", wrong.stderr);
+    let wrong = run(&[&common[..], &asked, &["--mask-padding", "3"]].concat());
+    assert!(wrong.code == Some(2) && wrong.stderr.contains("--only-masked"), "{}", wrong.stderr);
 }
 
 #[test]

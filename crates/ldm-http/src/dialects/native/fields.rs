@@ -304,6 +304,7 @@ fn kind(value: &Value) -> &'static str {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         Value::Number(number) if number.is_f64() => "a number with a fraction or beyond bounds",
+        Value::Number(number) if number.is_i64() => "a number",
         Value::Number(_) => "a number beyond bounds",
         Value::String(_) => "a string",
         Value::Array(_) => "an array",

@@ -3,6 +3,7 @@
 mod answer;
 mod body;
 mod catalogue;
+mod conditions;
 mod draft;
 mod early;
 mod estimate;
@@ -20,6 +21,8 @@ mod png_info;
 mod readers;
 mod routes;
 mod settings;
+#[cfg(test)]
+mod task_refusals;
 #[cfg(test)]
 mod task_tests;
 mod terms;

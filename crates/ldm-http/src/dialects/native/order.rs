@@ -79,7 +79,7 @@ impl Order {
         let checked = draft.check(&catalogue);
         if let Err(more) = &checked {
             // Where reading failed already, the check can only say that nothing was said.
-            let news = more.0.iter().filter(|more| !bad.0.iter().any(|bad| bad.field == more.field));
+            let news = more.0.iter().filter(|more| !bad.0.iter().any(|bad| within(&bad.field, &more.field)));
             let news: Vec<_> = news.cloned().collect();
             bad.0.extend(news);
         }
@@ -92,6 +92,11 @@ impl Order {
             _ => Err(bad.into()),
         }
     }
+}
+
+/// Whether a field is another one, or a part of it: `boxes[0].label` of `boxes`.
+fn within(field: &str, other: &str) -> bool {
+    field.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with(['[', '.']))
 }
 
 /// How pictures are to be written: as the body says, unless what is accepted says so.

@@ -1,4 +1,4 @@
-//! Every task through its route: as JSON and as a form, answered in every form, as a named job and as an estimate; and what is refused.
+//! Every task through its route: as JSON and as a form, answered in every form, as a named job and as an estimate.
 
 use axum::Router;
 use axum::body::Body;
@@ -10,7 +10,7 @@ use crate::codec::base64;
 use crate::testing::{Answer, form, get, house, picture, post, ready, send};
 
 /// A PNG of one channel or four.
-fn png(colour: png::ColorType, width: u32, height: u32, data: &[u8]) -> Vec<u8> {
+pub(super) fn png(colour: png::ColorType, width: u32, height: u32, data: &[u8]) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width, height);
     encoder.set_color(colour);
@@ -21,18 +21,18 @@ fn png(colour: png::ColorType, width: u32, height: u32, data: &[u8]) -> Vec<u8> 
 }
 
 /// A mask whose left half is white.
-fn mask(width: u32, height: u32) -> Vec<u8> {
+pub(super) fn mask(width: u32, height: u32) -> Vec<u8> {
     let data: Vec<u8> = (0..width * height).map(|i| if i % width < width / 2 { 255 } else { 0 }).collect();
     png(png::ColorType::Grayscale, width, height, &data)
 }
 
-fn grey(width: u32, height: u32, value: u8) -> Vec<u8> {
+pub(super) fn grey(width: u32, height: u32, value: u8) -> Vec<u8> {
     png(png::ColorType::Grayscale, width, height, &vec![value; (width * height) as usize])
 }
 
 /// A route, what its task needs beside pictures, and its pictures.
-struct Route {
-    word: &'static str,
+pub(super) struct Route {
+    pub(super) word: &'static str,
     fields: Value,
     pictures: Vec<(&'static str, Vec<u8>)>,
 }
@@ -41,7 +41,7 @@ fn route(word: &'static str, fields: Value, pictures: Vec<(&'static str, Vec<u8>
     Route { word, fields, pictures }
 }
 
-fn routes() -> Vec<Route> {
+pub(super) fn routes() -> Vec<Route> {
     let boxes = json!([{"label": 1, "x": 0.1, "y": 0.2, "width": 0.5, "height": 0.25, "is_occluded": true}, {"label": 9, "x": 0, "y": 0, "width": 1, "height": 1}]);
     vec![
         route(
@@ -70,12 +70,12 @@ fn routes() -> Vec<Route> {
 }
 
 impl Route {
-    fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         format!("/v1/{}", self.word)
     }
 
     /// The body as JSON.
-    fn json(&self) -> Map<String, Value> {
+    pub(super) fn json(&self) -> Map<String, Value> {
         let mut body = self.fields.as_object().unwrap().clone();
         body.insert("steps".to_owned(), 4.into());
         body.insert("seed".to_owned(), 7.into());
@@ -102,7 +102,7 @@ impl Route {
     }
 }
 
-async fn ask(router: &Router, path: &str, body: &Map<String, Value>) -> Answer {
+pub(super) async fn ask(router: &Router, path: &str, body: &Map<String, Value>) -> Answer {
     post(router, path, Value::Object(body.clone()).to_string()).await
 }
 
@@ -183,150 +183,6 @@ async fn every_task_can_be_estimated_and_handed_in_by_name() {
 }
 
 #[tokio::test]
-async fn what_a_task_needs_is_named_when_it_is_missing() {
-    let router = app(ready().await.0);
-    for (word, fields) in [
-        ("img2img", &["init_image"][..]),
-        ("inpaint", &["init_image", "mask"]),
-        ("super-resolution", &["lr_image"]),
-        ("depth", &["init_image", "depth_map"]),
-        ("class", &["class"]),
-        ("layout", &["boxes"]),
-        ("semantic", &["semantic_map"]),
-        ("retrieval", &["neighbours"]),
-    ] {
-        let answer = post(&router, &format!("/v1/{word}"), "{}").await;
-        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (422, "invalid_request"), "{word}");
-        assert_eq!(answer.fields(), fields, "{word}");
-    }
-    assert_eq!(post(&router, "/v1/unconditional", "{}").await.status, 200);
-}
-
-#[tokio::test]
-async fn every_field_of_a_task_is_checked_and_named() {
-    let router = app(ready().await.0);
-    let base = |file: Vec<u8>| json!(base64(file));
-    let one = json!({"label": 1, "x": 0, "y": 0, "width": 1, "height": 1});
-    let with = |field: &str, value: Value| {
-        let mut one = one.clone();
-        one[field] = value;
-        json!([one])
-    };
-    let table = [
-        ("inpaint", "init_image", json!(7)),
-        ("inpaint", "init_image", json!("%%%")),
-        ("inpaint", "mask", json!(true)),
-        ("inpaint", "mask", json!("https://example.org/mask.png")),
-        ("inpaint", "mask", base(mask(8, 8))),
-        ("inpaint", "mask", base(grey(16, 8, 255))),
-        ("inpaint", "mask_blur", json!("wide")),
-        ("inpaint", "mask_blur", json!([1, 2, 3])),
-        ("inpaint", "mask_blur", json!([1, "2"])),
-        ("inpaint", "mask_blur", json!(-1)),
-        ("inpaint", "mask_blur", json!([0, 64.5])),
-        ("inpaint", "invert_mask", json!(1)),
-        ("inpaint", "only_masked", json!("yes")),
-        ("inpaint", "padding", json!(257)),
-        ("inpaint", "padding", json!(1.5)),
-        ("inpaint", "fill", json!("smear")),
-        ("inpaint", "fill", json!(1)),
-        ("inpaint", "composite", json!([])),
-        ("inpaint", "strength", json!(2)),
-        ("inpaint", "class", json!(2)),
-        ("super-resolution", "lr_image", json!({})),
-        ("super-resolution", "scale", json!(0)),
-        ("super-resolution", "scale", json!(17)),
-        ("super-resolution", "scale", json!(2.5)),
-        ("super-resolution", "noise_level", json!(350)),
-        ("super-resolution", "noise_level", json!("low")),
-        ("super-resolution", "width", json!(64)),
-        ("super-resolution", "init_image", base(picture(8, 8))),
-        ("super-resolution", "strength", json!(0.5)),
-        ("depth", "depth_map", json!("%%%")),
-        ("depth", "depth_map", json!([1, 2])),
-        ("depth", "strength", json!(0)),
-        ("depth", "mask", base(mask(8, 8))),
-        ("unconditional", "prompt", json!("a cat")),
-        ("unconditional", "class", json!(1)),
-        ("class", "class", json!(-1)),
-        ("class", "class", json!(10)),
-        ("class", "class", json!("cat")),
-        ("class", "boxes", json!([one])),
-        ("layout", "boxes", json!({})),
-        ("layout", "boxes", json!([])),
-        ("layout", "boxes", Value::Array(vec![one.clone(); 31])),
-        ("layout", "boxes", Value::Array(vec![json!(1); 4097])),
-        ("layout", "boxes[0]", json!([7])),
-        ("layout", "boxes[0].label", with("label", Value::Null)),
-        ("layout", "boxes[0].label", with("label", json!("cat"))),
-        ("layout", "boxes[0].label", with("label", json!(10))),
-        ("layout", "boxes[0].x", with("x", json!("left"))),
-        ("layout", "boxes[0].height", with("height", Value::Null)),
-        ("layout", "boxes[0].is_inside", with("is_inside", json!(1))),
-        ("layout", "boxes[0].labl", with("labl", json!(1))),
-        ("layout", "boxes[0]", with("x", json!(0.5))),
-        ("layout", "boxes[0]", with("y", json!(-0.1))),
-        ("semantic", "semantic_map", json!("%%%")),
-        ("semantic", "semantic_map", base(grey(4, 4, 10))),
-        ("semantic", "semantic_map", base(png(png::ColorType::Rgb, 1, 1, &[1, 2, 3]))),
-        ("retrieval", "neighbours", json!("aGVsbG8=")),
-        ("retrieval", "neighbours", json!([])),
-        ("retrieval", "neighbours[0]", json!([7])),
-        ("retrieval", "neighbours[0]", json!(["%%%"])),
-        ("retrieval", "neighbours[0]", json!(["aGVsbG8="])),
-        ("retrieval", "neighbours[0]", json!([[1, 2, 3]])),
-        ("retrieval", "neighbours[0]", json!([[0, 0, 0, 0, 0, 0, 0, 0]])),
-        ("retrieval", "neighbours[0]", json!([[1e300, 0, 0, 0, 0, 0, 0, 0]])),
-        ("retrieval", "neighbours[0]", json!([[1, "2", 0, 0, 0, 0, 0, 0]])),
-        ("retrieval", "hires", json!({})),
-        ("txt2img", "hires", json!(2)),
-        ("txt2img", "hires.scale", json!({"scale": 9})),
-        ("txt2img", "hires.steps", json!({"steps": "many"})),
-        ("txt2img", "hires.upscaler", json!({"upscaler": "magic"})),
-        ("txt2img", "hires.strenght", json!({"strenght": 1})),
-        ("txt2img", "hires.width", json!({"width": 63})),
-        ("txt2img", "prompting", json!("loud")),
-        ("txt2img", "rounding", json!(1)),
-        ("txt2img", "clip_skip", json!(12)),
-        ("txt2img", "clip_skip", json!(-1)),
-        ("txt2img", "guidance_rescale", json!(1.5)),
-        ("txt2img", "guidance_interval", json!([2, 1])),
-        ("txt2img", "guidance_interval", json!([1])),
-        ("txt2img", "guidance_interval", json!(3)),
-        ("txt2img", "random", json!("dice")),
-        ("txt2img", "library", json!("compvis")),
-        ("txt2img", "subseed", json!(-1)),
-        ("txt2img", "subseed_strength", json!("half")),
-        ("txt2img", "eta_seed_delta", json!(0.5)),
-        ("txt2img", "mask_blur", json!(1)),
-    ];
-    for (word, field, value) in table {
-        let route = routes().into_iter().find(|route| route.word == word).unwrap();
-        let mut body = route.json();
-        body.insert(field.split(['[', '.']).next().unwrap().to_owned(), value.clone());
-        let answer = ask(&router, &route.path(), &body).await;
-        assert_eq!(answer.status, 422, "{word} {field} = {value}");
-        let fields: std::collections::BTreeSet<_> = answer.fields().into_iter().collect();
-        let said = answer.json()["error"]["violations"].clone();
-        // What depends on a field that is wrong may be wrong, too.
-        let known = ["hires.scale", "hires.steps", "only_masked"].contains(&field);
-        assert!(fields.contains(field) && (fields.len() == 1 || known), "{word} {field} = {value}: {said}");
-        assert!(said[0]["limit"].is_string() && said[0]["message"].as_str().unwrap().contains(field), "{said}");
-    }
-}
-
-#[tokio::test]
-async fn subseeds_and_paddings_do_not_stand_alone() {
-    let router = app(ready().await.0);
-    let fields = async |word: &str, body: Value| post(&router, &format!("/v1/{word}"), body.to_string()).await.fields();
-    assert_eq!(fields("txt2img", json!({"subseed": 3})).await, ["subseed_strength"]);
-    assert_eq!(fields("txt2img", json!({"subseed_strength": 0.5})).await, ["subseed"]);
-    assert_eq!(fields("txt2img", json!({"subseed_strength": "x"})).await, ["subseed_strength"]);
-    let inpaint = json!({"init_image": base64(picture(8, 8)), "mask": base64(mask(8, 8)), "padding": 3});
-    assert_eq!(fields("inpaint", inpaint).await, ["padding"]);
-}
-
-#[tokio::test]
 async fn settings_are_said_back_as_they_were_said() {
     let router = app(ready().await.0);
     let said = json!({
@@ -346,24 +202,6 @@ async fn settings_are_said_back_as_they_were_said() {
     let answer = ask(&router, "/v1/inpaint", &body).await.json();
     assert_eq!(answer["parameters"]["mask_blur"], json!([4.0, 0.5]));
     assert_eq!(answer["parameters"]["fill"], "latent_noise");
-}
-
-#[tokio::test]
-async fn what_is_transparent_is_painted_when_no_mask_is_sent() {
-    let router = app(ready().await.0);
-    let half = [[9, 9, 9, 255], [9, 9, 9, 0]].concat().repeat(4);
-    let open = base64(png(png::ColorType::Rgba, 2, 4, &half));
-    let answer = post(&router, "/v1/inpaint", json!({"init_image": open}).to_string()).await;
-    assert_eq!(answer.status, 200, "{}", answer.json());
-    let closed = base64(png(png::ColorType::Rgba, 1, 1, &[9, 9, 9, 255]));
-    for init in [closed, base64(picture(8, 8))] {
-        assert_eq!(post(&router, "/v1/inpaint", json!({"init_image": init}).to_string()).await.fields(), ["mask"]);
-    }
-    // A mask that is sent is the mask.
-    let both = json!({"init_image": base64(png(png::ColorType::Rgba, 2, 4, &half)), "mask": base64(grey(2, 4, 0))});
-    assert_eq!(post(&router, "/v1/inpaint", both.to_string()).await.fields(), ["mask"]);
-    let wrong = json!({"init_image": base64(png(png::ColorType::Rgba, 2, 4, &half)), "mask": "%%%"});
-    assert_eq!(post(&router, "/v1/inpaint", wrong.to_string()).await.fields(), ["mask"]);
 }
 
 #[tokio::test]
