@@ -6,6 +6,7 @@ use ldm_engine::ledger::{Claim, HOT_BONUS_MS, JobView, Lane, NewJob, NodeId, Out
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::ends::{end, expire};
+use super::hooks;
 use super::rows::{self, class, int, time};
 use super::thread::Core;
 use super::views::one;
@@ -70,7 +71,7 @@ fn usage(db: &Connection, tenant: &Tenant, now: Timestamp) -> rusqlite::Result<U
     let [jobs, bytes, cost_ms] = scope(String::new())?;
     let [tenant_jobs, ..] = scope(format!("t{}", tenant.name()))?;
     let [ended, ..] = scope("e".to_owned())?;
-    Ok(Usage { jobs, tenant_jobs, bytes, cost_ms, records: jobs + ended, capacity: capacity(db, now)? })
+    Ok(Usage { jobs, tenant_jobs, bytes, cost_ms, records: jobs + ended, capacity: capacity(db, now)?, hooks: hooks::count(db)? })
 }
 
 /// Jobs that live nodes which are not draining run at once.
@@ -94,7 +95,7 @@ fn enter(db: &Connection, job: &NewJob, now: Timestamp) -> rusqlite::Result<()> 
     db.prepare_cached("INSERT OR REPLACE INTO share (tenant, class, vft) VALUES (?, ?, ?)")?
         .execute(params![tenant, class, vft])?;
     let sql = "INSERT INTO job (id, tenant, class, model, bucket, cost_ms, spec, inputs, fingerprint, key, name, deadline, \
-               not_before, created, vft, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+               not_before, created, vft, bytes, note) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     db.prepare_cached(sql)?.execute(params![
         job.id.to_string(),
         tenant,
@@ -112,8 +113,9 @@ fn enter(db: &Connection, job: &NewJob, now: Timestamp) -> rusqlite::Result<()> 
         time(now),
         vft,
         int(rules::live_bytes(job)),
+        job.note,
     ])?;
-    Ok(())
+    hooks::enter(db, job)
 }
 
 /// Takes jobs to run; `None`: the node has no lease.

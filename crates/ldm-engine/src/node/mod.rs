@@ -22,8 +22,8 @@ use tokio::task::JoinSet;
 use crate::Service;
 use crate::guard::lock;
 use crate::ledger::{
-    BEAT, Claim, Clock, Fence, Fingerprint, JobView, Lane, Ledger, LedgerError, NewJob, NodeId, NodeState, Order, Reaped,
-    Retention, Spec, SpecError, Submitted, Want, upkeep,
+    BEAT, Claim, Clock, Fence, Fingerprint, Hook, JobView, Lane, Ledger, LedgerError, NewJob, NodeId, NodeState, Order, Reaped,
+    Retention, Spec, SpecError, Submitted, Timestamp, Want, upkeep,
 };
 use crate::objects::{ObjectError, Objects, input_key};
 use watch::Watched;
@@ -61,6 +61,10 @@ pub struct Named {
     pub key: Option<String>,
     /// The client's name for it.
     pub name: Option<String>,
+    /// What whoever hands it in wants to know of it later; opaque.
+    pub note: String,
+    /// Who wants to hear how it ended.
+    pub hook: Option<Hook>,
 }
 
 /// A named job that could not be handed in.
@@ -135,7 +139,7 @@ impl Node {
     /// Hands a job in. What it needs is in the object store before the ledger knows of it.
     pub async fn submit(&self, named: Named) -> Result<Submitted, NodeError> {
         let Inner { service, ledger, objects, clock, .. } = &*self.inner;
-        let Named { id, terms, request, images, fingerprint, key, name } = named;
+        let Named { id, terms, request, images, fingerprint, key, name, note, hook } = named;
         let (bucket, cost) = service.quote(&request);
         let spec = Spec { request, images, terms };
         let packed = spec.pack()?;
@@ -159,6 +163,8 @@ impl Node {
                 name,
                 deadline: deadline.map(|within| clock.now().after(within)),
                 not_before: None,
+                note,
+                hook,
             })
             .await;
         // The same id handed in twice has its inputs already, in the same places.
@@ -181,6 +187,16 @@ impl Node {
     /// The ledger, for looking at jobs and cancelling them.
     pub fn ledger(&self) -> &Arc<dyn Ledger> {
         &self.inner.ledger
+    }
+
+    /// The ledger's time.
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// Which records of ended jobs are kept.
+    pub fn retention(&self) -> &Retention {
+        &self.inner.retention
     }
 
     /// Where pictures lie.

@@ -93,7 +93,7 @@ impl Fields {
     }
 
     /// The field's value, unless it is absent or null. What a form says is read as JSON.
-    fn take(&mut self, field: &'static str) -> Option<Value> {
+    pub(super) fn take(&mut self, field: &'static str) -> Option<Value> {
         match self.take_raw(field)? {
             Value::String(text) if self.is_form => {
                 let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
