@@ -1,6 +1,6 @@
 //! A job's way in, and to a holder.
 
-use ldm_core::{JobId, Priority, Tenant};
+use ldm_core::{JobId, Priority};
 use ldm_engine::ledger::rules::{self, Usage};
 use ldm_engine::ledger::{Claim, HOT_BONUS_MS, JobView, Lane, NewJob, NodeId, Outcome, Submitted, Timestamp, Want};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -18,7 +18,7 @@ pub(super) fn submit(db: &Connection, core: &mut Core, job: &NewJob, now: Timest
         Some((id, false)) => return Ok(Submitted::Conflict(id)),
         None => {}
     }
-    if let Some(full) = rules::full(&core.limits, usage(db, &job.tenant, now)?, job) {
+    if let Some(full) = rules::full(&core.limits, usage(db, job, now)?, job) {
         return Ok(Submitted::Full(full));
     }
     enter(db, job, now)?;
@@ -60,7 +60,7 @@ fn same(db: &Connection, job: &NewJob) -> rusqlite::Result<Option<(JobId, bool)>
     Ok(first.map(|id| (id, true)))
 }
 
-fn usage(db: &Connection, tenant: &Tenant, now: Timestamp) -> rusqlite::Result<Usage> {
+fn usage(db: &Connection, job: &NewJob, now: Timestamp) -> rusqlite::Result<Usage> {
     let mut tally = db.prepare_cached("SELECT jobs, bytes, cost_ms FROM tally WHERE scope = ?")?;
     let mut scope = |scope: String| {
         let sums = tally.query_row([scope], |row| {
@@ -69,9 +69,10 @@ fn usage(db: &Connection, tenant: &Tenant, now: Timestamp) -> rusqlite::Result<U
         Ok::<_, rusqlite::Error>(sums.optional()?.unwrap_or_default())
     };
     let [jobs, bytes, cost_ms] = scope(String::new())?;
-    let [tenant_jobs, ..] = scope(format!("t{}", tenant.name()))?;
+    let [tenant_jobs, ..] = scope(format!("t{}", job.tenant.name()))?;
     let [ended, ..] = scope("e".to_owned())?;
-    Ok(Usage { jobs, tenant_jobs, bytes, cost_ms, records: jobs + ended, capacity: capacity(db, now)?, hooks: hooks::count(db)? })
+    let hooks = if job.hook.is_some() { hooks::count(db)? } else { 0 };
+    Ok(Usage { jobs, tenant_jobs, bytes, cost_ms, records: jobs + ended, capacity: capacity(db, now)?, hooks })
 }
 
 /// Jobs that live nodes which are not draining run at once.

@@ -7,6 +7,7 @@
 
 mod bundle;
 mod keep;
+mod named;
 mod run;
 mod watch;
 
@@ -15,71 +16,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ldm_core::{JobId, Output, Priority, Request, Terms};
-use tokio::sync::Notify;
+use ldm_core::{JobId, Priority, Terms};
+use tokio::sync::{Notify, watch as watch_channel};
 use tokio::task::JoinSet;
 
 use crate::Service;
 use crate::guard::lock;
 use crate::ledger::{
-    BEAT, Claim, Clock, Fence, Fingerprint, Hook, JobView, Lane, Ledger, LedgerError, NewJob, NodeId, NodeState, Order, Reaped,
-    Retention, Spec, SpecError, Submitted, Timestamp, Want, upkeep,
+    BEAT, Claim, Clock, Fence, JobView, Lane, Ledger, LedgerError, NewJob, NodeId, NodeState, Order, Reaped, Retention, Spec,
+    Submitted, Timestamp, Want, upkeep,
 };
-use crate::objects::{ObjectError, Objects, input_key};
+use crate::objects::{Objects, input_key};
+pub use named::{Encode, Encoded, Named, NodeError};
 use watch::Watched;
 pub use watch::{Sight, Sightings};
 
 /// How long a node waits for the doorbell before it looks by itself.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// A picture as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Encoded {
-    /// The file.
-    pub bytes: Vec<u8>,
-    /// What is told of it; opaque to the node.
-    pub detail: String,
-}
-
-/// Makes a file of a picture. Called where blocking is allowed.
-pub type Encode = Arc<dyn Fn(&Output) -> Result<Encoded, String> + Send + Sync>;
-
-/// Pictures under one name.
-#[derive(Clone, Debug)]
-pub struct Named {
-    /// Its id.
-    pub id: JobId,
-    /// On whose behalf, how urgently.
-    pub terms: Terms,
-    /// The first picture; the others have the seeds after its own.
-    pub request: Request,
-    /// Pictures, at least 1.
-    pub images: u32,
-    /// SHA-256 of what the client sent.
-    pub fingerprint: Fingerprint,
-    /// The client's idempotency key.
-    pub key: Option<String>,
-    /// The client's name for it.
-    pub name: Option<String>,
-    /// What whoever hands it in wants to know of it later; opaque.
-    pub note: String,
-    /// Who wants to hear how it ended.
-    pub hook: Option<Hook>,
-}
-
-/// A named job that could not be handed in.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The ledger's.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The object store's.
-    #[error(transparent)]
-    Objects(#[from] ObjectError),
-    /// The request cannot be written down.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-}
 
 /// One process's share in named jobs. A clone is the same node.
 #[derive(Clone)]
@@ -100,6 +53,8 @@ pub(super) struct Inner {
     held: Mutex<HashMap<Fence, Arc<Watched>>>,
     /// Rung when a job has ended here.
     freed: Notify,
+    /// Changes when a job begins here.
+    taken: watch_channel::Sender<()>,
 }
 
 /// What a node is made of.
@@ -127,8 +82,8 @@ impl Node {
     pub fn start(parts: Parts) -> Self {
         let Parts { name, service, ledger, objects, encode, clock, retention, capacity } = parts;
         let (id, draining) = (NodeId::new(&name), AtomicBool::new(false));
-        let (held, freed) = (Mutex::default(), Notify::new());
-        let inner = Inner { id, service, ledger, objects, encode, clock, retention, capacity, draining, held, freed };
+        let (held, freed, taken) = (Mutex::default(), Notify::new(), watch_channel::Sender::new(()));
+        let inner = Inner { id, service, ledger, objects, encode, clock, retention, capacity, draining, held, freed, taken };
         let node = Self { inner: Arc::new(inner) };
         tokio::spawn(beat(Arc::downgrade(&node.inner)));
         tokio::spawn(claim(Arc::downgrade(&node.inner)));
@@ -218,6 +173,11 @@ impl Node {
         lock(&self.inner.held).iter().find(|(fence, _)| fence.id == id).map(|(_, watched)| watched.subscribe())
     }
 
+    /// Changes whenever a job begins here, which can be [`watched`](Self::watch) then.
+    pub fn taken(&self) -> watch_channel::Receiver<()> {
+        self.inner.taken.subscribe()
+    }
+
     /// Claims nothing more.
     pub fn stop_claiming(&self) {
         self.inner.draining.store(true, Ordering::Relaxed);
@@ -267,6 +227,7 @@ impl Inner {
     fn take(self: &Arc<Self>, claim: Claim, tasks: &mut JoinSet<()>) {
         let watched = Arc::new(Watched::new());
         lock(&self.held).insert(claim.fence, Arc::clone(&watched));
+        self.taken.send_replace(());
         let inner = Arc::clone(self);
         tasks.spawn(async move {
             let fence = claim.fence;

@@ -7,6 +7,8 @@ mod address;
 mod allow;
 mod courier;
 mod post;
+#[cfg(test)]
+mod receiver;
 mod sign;
 #[cfg(test)]
 mod tests;

@@ -1,96 +1,23 @@
 //! Webhooks against receivers on this machine: delivered at least once, signed, and never where they must not go.
 
-use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
 use ldm_cluster::Sqlite;
 use ldm_engine::ledger::{Ledger, LedgerLimits, Memory, Phase, Retention};
 use ldm_engine::objects::Objects;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 
 use super::allow::Allowed;
 use super::post::Client;
+use super::receiver::{Receiver, SECRET, script};
 use super::sign::Secrets;
 use super::{Policy, Rules, WebhookOptions, Webhooks};
 use crate::testing::{get, node_with, post, ready};
 use crate::{App, app};
-
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-
-/// What a receiver was told.
-#[derive(Debug)]
-struct Heard {
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Heard {
-    fn header(&self, name: &str) -> &str {
-        self.headers[name].to_str().unwrap()
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    /// As a receiver checks it.
-    fn is_signed(&self) -> bool {
-        let timestamp = self.header("webhook-timestamp").parse().unwrap();
-        Secrets::read(SECRET).unwrap().sign(self.header("webhook-id"), timestamp, &self.body) == self.header("webhook-signature")
-    }
-}
-
-#[derive(Clone)]
-struct Script {
-    answers: Arc<Mutex<VecDeque<StatusCode>>>,
-    location: String,
-    told: mpsc::UnboundedSender<Heard>,
-}
-
-async fn hear(State(script): State<Script>, headers: HeaderMap, body: Bytes) -> (StatusCode, [(header::HeaderName, String); 1]) {
-    let _ = script.told.send(Heard { headers, body });
-    let status = script.answers.lock().unwrap().pop_front().unwrap_or(StatusCode::NO_CONTENT);
-    (status, [(header::LOCATION, script.location)])
-}
-
-/// A receiver that gives these answers, then 204.
-struct Receiver {
-    port: u16,
-    heard: mpsc::UnboundedReceiver<Heard>,
-}
-
-fn script(answers: &[u16], location: &str) -> (Router, mpsc::UnboundedReceiver<Heard>) {
-    let answers = answers.iter().map(|code| StatusCode::from_u16(*code).unwrap()).collect();
-    let (told, heard) = mpsc::unbounded_channel();
-    let script = Script { answers: Arc::new(Mutex::new(answers)), location: location.to_owned(), told };
-    (Router::new().fallback(hear).with_state(script), heard)
-}
-
-impl Receiver {
-    async fn start(answers: &[u16], location: &str) -> Self {
-        let (routes, heard) = script(answers, location);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-        Self { port, heard }
-    }
-
-    fn origin(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    async fn next(&mut self) -> Heard {
-        self.heard.recv().await.unwrap()
-    }
-}
 
 /// Pauses that a test can wait for.
 fn quick() -> Policy {

@@ -4,6 +4,8 @@ mod events;
 mod forecast;
 mod hook;
 mod image;
+#[cfg(test)]
+mod keeping;
 mod look;
 mod replay;
 #[cfg(test)]

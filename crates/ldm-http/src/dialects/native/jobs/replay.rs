@@ -218,4 +218,23 @@ mod tests {
         assert_eq!(names(&replay, replay.newest() - 1), ["small"]);
         assert_eq!(replay.ring().bytes, 5);
     }
+    #[test]
+    fn what_nobody_watches_is_let_go_of_and_no_more_jobs_are_watched_than_there_may_be() {
+        let replays = Replays::default();
+        // A recorder holds it twice: itself and its scribe.
+        let mut recorded = Vec::new();
+        let mut watch = |id| replays.of(id, |replay| recorded.push([Arc::clone(&replay), replay]));
+        let id = JobId::new();
+        let watcher = watch(id).unwrap();
+        assert!(Arc::ptr_eq(&watcher, &watch(id).unwrap()), "one recorder for all who watch");
+        for _ in 1..MOST_JOBS {
+            watch(JobId::new()).unwrap();
+        }
+        assert!(watch(JobId::new()).is_none());
+        let [recorder, _] = &recorded[0];
+        assert!(!replays.forget_unwatched(id, recorder));
+        drop(watcher);
+        assert!(replays.forget_unwatched(id, recorder));
+        assert_eq!((recorded.len(), replays.len()), (MOST_JOBS, MOST_JOBS - 1));
+    }
 }

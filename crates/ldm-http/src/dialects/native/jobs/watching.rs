@@ -236,3 +236,20 @@ async fn a_job_is_watched_into_another_process() {
     }
     drop(second);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_when_the_service_stops_and_its_job_waits_for_the_next() {
+    let (state, _) = ready().await;
+    let ledger: Arc<dyn Ledger> = Arc::new(Memory::new(LedgerLimits::default()));
+    let node = node_with(&state, ledger, Objects::memory(), Retention::default(), 0);
+    let service = state.service.clone();
+    let router = app(state.named(node));
+    let body = json!({ "task": "txt2img", "steps": 2, "width": 64, "height": 64 });
+    let place = post(&router, "/v1/jobs", body.to_string()).await.header("location").to_owned();
+    let mut stream = Stream::open(&router, &place, None).await;
+    assert_eq!(stream.next().await.unwrap().data["state"], "queued");
+    service.drain(std::time::Duration::ZERO).await;
+    let events = stream.rest().await;
+    assert!(names(&events).iter().all(|name| *name == "queued"), "no end was told: {events:?}");
+    assert_eq!(get(&router, &place).await.json()["state"], "queued");
+}
