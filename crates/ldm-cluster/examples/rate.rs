@@ -12,7 +12,8 @@ async fn main() {
     let mut numbers = std::env::args().skip(1).map(|word| word.parse::<usize>().expect("a number"));
     let (callers, jobs) = (numbers.next().unwrap_or(16), numbers.next().unwrap_or(4_000));
     let folder = tempfile::tempdir().expect("a folder");
-    let limits = LedgerLimits { jobs: 1 << 30, tenant_jobs: 1 << 30, records: 1 << 30, bytes: 1 << 60 };
+    let limits =
+        LedgerLimits { jobs: 1 << 30, tenant_jobs: 1 << 30, records: 1 << 30, bytes: 1 << 60, ..LedgerLimits::default() };
     measure("memory", Arc::new(Memory::new(limits.clone())), callers, jobs).await;
     let sqlite = Sqlite::open(folder.path(), limits).expect("a ledger");
     measure("sqlite", Arc::new(sqlite), callers, jobs).await;

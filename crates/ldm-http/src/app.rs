@@ -20,6 +20,7 @@ use crate::calls::Roll;
 use crate::codec::Codec;
 use crate::error::ApiError;
 use crate::trace::Spans;
+use crate::webhooks::{InvalidWebhooks, Policy, WebhookOptions, Webhooks};
 use crate::{Admin, Metrics, Otlp, access, admin, dialects, error, ops};
 
 /// After the engine has drained, answers that are still being written have this long to reach their clients.
@@ -59,6 +60,8 @@ pub struct App {
     pub(crate) admin: Option<Admin>,
     pub(crate) node: Option<Node>,
     pub(crate) roll: Roll,
+    pub(crate) replays: dialects::native::Replays,
+    pub(crate) webhooks: Option<Webhooks>,
     pub(crate) options: dialects::a1111::Options,
     pub(crate) began: SystemTime,
     origins: Vec<HeaderValue>,
@@ -80,6 +83,8 @@ impl App {
             admin: None,
             node: None,
             roll: Roll::default(),
+            replays: Default::default(),
+            webhooks: None,
             options: Default::default(),
             began: SystemTime::now(),
             origins: Vec::new(),
@@ -96,6 +101,18 @@ impl App {
     pub fn named(mut self, node: Node) -> Self {
         self.node = Some(node);
         self
+    }
+
+    /// With webhooks for named jobs, if any origin may be called. Must be called in a tokio runtime, after
+    /// [`named`](Self::named).
+    ///
+    /// # Errors
+    /// What is wrong with the options.
+    pub fn webhooks(mut self, options: &WebhookOptions) -> Result<Self, InvalidWebhooks> {
+        if let Some(node) = self.node.clone().filter(|_| !options.allow.is_empty()) {
+            self.webhooks = Some(Webhooks::start(options, node, Arc::clone(&self.metrics), Policy::default())?);
+        }
+        Ok(self)
     }
 
     /// With the routes that change models.

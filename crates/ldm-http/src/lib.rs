@@ -27,6 +27,7 @@ mod sse;
 mod testing;
 mod timing;
 mod trace;
+mod webhooks;
 
 pub use admin::{Admin, ModelOrder, Models};
 pub use app::{App, HttpLimits, InvalidOrigin, app, serve};
@@ -34,3 +35,4 @@ pub use codec::{Encoding, Format, Picture, Unreadable, Unwritable, read_picture,
 pub use dialects::native::keeper;
 pub use metrics::Metrics;
 pub use trace::{InvalidEndpoint, Otlp};
+pub use webhooks::{InvalidSecret, InvalidWebhookOrigin, InvalidWebhooks, WebhookOptions};

@@ -79,6 +79,26 @@ fn choose(headers: &HeaderMap) -> Option<Form> {
     best.map(|(_, form)| form)
 }
 
+/// The format of a picture that is liked best; `own` among equals, and when nothing was said.
+pub(crate) fn picture(headers: &HeaderMap, own: Format) -> Option<Format> {
+    let accept: Vec<_> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let accept = accept.join(",");
+    let ranges: Vec<_> = accept.split(',').map(str::trim).filter(|range| !range.is_empty()).collect();
+    if ranges.is_empty() {
+        return Some(own);
+    }
+    let mut best: Option<(Liking, Format)> = None;
+    for format in std::iter::once(own).chain(Format::ALL) {
+        let subtype = format.mime().trim_start_matches("image/");
+        let likings = ranges.iter().enumerate().filter_map(|(place, range)| liking(range, place, "image", subtype));
+        let Some(liking) = likings.reduce(|a, b| if b.exactness > a.exactness { b } else { a }) else { continue };
+        if liking.quality > 0.0 && best.is_none_or(|(best, _)| liking > best) {
+            best = Some((liking, format));
+        }
+    }
+    best.map(|(_, format)| format)
+}
+
 /// How well `range`, the one at `place`, likes `kind/subtype`; `None` if it does not speak of it.
 fn liking(range: &str, place: usize, kind: &str, subtype: &str) -> Option<Liking> {
     let mut parts = range.split(';').map(str::trim);
@@ -99,6 +119,29 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn the_best_liked_format_of_a_picture_wins_and_its_own_among_equals() {
+        use Format::{Jpeg, Png, WebP};
+        let browser = "image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5";
+        let table = [
+            ("", Jpeg, Some(Jpeg)),
+            ("*/*", Jpeg, Some(Jpeg)),
+            ("image/*", WebP, Some(WebP)),
+            ("image/png", Jpeg, Some(Png)),
+            ("image/png, image/webp", Jpeg, Some(Png)),
+            ("image/png;q=0.5, image/webp", Png, Some(WebP)),
+            ("image/jpeg;q=0, image/*", Jpeg, Some(Png)),
+            (browser, Png, Some(WebP)),
+            ("application/json", Png, None),
+            ("image/gif", Png, None),
+        ];
+        for (accept, own, expected) in table {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(picture(&headers, own), expected, "{accept}");
+        }
+    }
 
     #[test]
     fn the_best_liked_form_wins() {

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use ldm_engine::fake::{FakeControl, FakeExecutor, FakeOptions};
-use ldm_engine::ledger::{LedgerLimits, Memory, Retention, SystemClock};
+use ldm_engine::ledger::{Ledger, LedgerLimits, Memory, Retention, SystemClock};
 use ldm_engine::node::{self, Node};
 use ldm_engine::objects::Objects;
 use ldm_engine::{Limits, Service};
@@ -32,16 +32,20 @@ pub(crate) async fn house() -> (Router, Arc<FakeControl>) {
 
 /// A node in memory for the app's service.
 pub(crate) fn node(state: &App) -> Node {
-    let clock = Arc::new(SystemClock::default());
+    node_with(state, Arc::new(Memory::new(LedgerLimits::default())), Objects::memory(), Retention::default(), 4)
+}
+
+/// A node for the app's service, on that ledger, which runs so many jobs at once.
+pub(crate) fn node_with(state: &App, ledger: Arc<dyn Ledger>, objects: Objects, retention: Retention, capacity: u32) -> Node {
     Node::start(node::Parts {
         name: "test".to_owned(),
         service: state.service.clone(),
-        ledger: Arc::new(Memory::with_clock(LedgerLimits::default(), Arc::clone(&clock) as _)),
-        objects: Objects::memory(),
+        ledger,
+        objects,
         encode: keeper(state.service.clone()),
-        clock,
-        retention: Retention::default(),
-        capacity: 4,
+        clock: Arc::new(SystemClock::default()),
+        retention,
+        capacity,
     })
 }
 

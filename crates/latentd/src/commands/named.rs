@@ -4,22 +4,24 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ldm_cluster::Sqlite;
 use ldm_engine::Service;
 use ldm_engine::ledger::{Clock, Ledger, LedgerLimits, Memory, Retention, SystemClock};
 use ldm_engine::node::{Node, Parts};
 use ldm_engine::objects::Objects;
+use ldm_http::WebhookOptions;
 
-use crate::config::Config;
-
-/// Bytes of ended jobs that are kept in memory, at most.
-const IN_MEMORY: u64 = 256 << 20;
+use crate::config::{Config, Webhooks};
 
 /// The process's share in named jobs: in memory, or in the configured folder.
 pub(super) fn node(config: &Config, service: &Service) -> Result<Node> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let limits = LedgerLimits::default();
+    let bytes = config.kept_bytes();
+    let limits = match config.jobs.state_dir.is_empty() {
+        true => LedgerLimits { bytes, ..LedgerLimits::default() },
+        false => LedgerLimits::default(),
+    };
     let (ledger, objects): (Arc<dyn Ledger>, Objects) = match config.jobs.state_dir.as_str() {
         "" => (Arc::new(Memory::with_clock(limits, Arc::clone(&clock))), Objects::memory()),
         folder => {
@@ -29,8 +31,6 @@ pub(super) fn node(config: &Config, service: &Service) -> Result<Node> {
         }
     };
     let ttl = Duration::from_secs(u64::from(config.jobs.kept_hours) * 3600);
-    // In memory pictures are kept at the expense of models.
-    let bytes = if config.jobs.state_dir.is_empty() { IN_MEMORY } else { Retention::default().bytes };
     Ok(Node::start(Parts {
         name: "latentd".to_owned(),
         service: service.clone(),
@@ -42,4 +42,15 @@ pub(super) fn node(config: &Config, service: &Service) -> Result<Node> {
         // Claims are leases: more than are run at once would only wait here, and be counted as crashed when this process is.
         capacity: config.engine.running,
     }))
+}
+
+/// How webhooks are called; the secrets are read from their file.
+pub(super) fn webhooks(config: &Config) -> Result<WebhookOptions> {
+    let Webhooks { allow, allow_private, secret_file } = config.webhooks.clone();
+    let secrets = match (allow.is_empty(), secret_file.as_str()) {
+        (true, _) => String::new(),
+        (false, "") => bail!("webhooks.secret_file must be set when webhooks.allow lists an origin"),
+        (false, file) => std::fs::read_to_string(file).with_context(|| format!("webhooks.secret_file: {file}"))?,
+    };
+    Ok(WebhookOptions { allow, allow_private, secrets })
 }

@@ -121,7 +121,8 @@ async fn serve(config: &Config, args: Args, otlp: Option<&Otlp>) -> Result<()> {
     let service = Service::pool(config.engine_limits(), Arc::clone(&metrics) as _, workers(config));
     let app = App::new(service.clone(), metrics).limits(config.http_limits());
     let app = app.origins(&config.server.cors_origins).map_err(|error| Usage(format!("server.cors_origins: {error}")))?;
-    let mut app = app.named(named::node(config, &service)?);
+    let app = app.named(named::node(config, &service)?);
+    let mut app = app.webhooks(&named::webhooks(config)?).map_err(|error| Usage(format!("webhooks: {error}")))?;
     let served = Arc::new(Served::new(service.clone(), &config.models));
     if config.has_admin() {
         app = app.admin(Admin::new(Arc::clone(&served) as _, config.admin_token()));

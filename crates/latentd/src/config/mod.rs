@@ -32,6 +32,7 @@ pub(crate) struct Config {
     pub(crate) server: Server,
     pub(crate) engine: Engine,
     pub(crate) jobs: Jobs,
+    pub(crate) webhooks: Webhooks,
     pub(crate) device: Placement,
     pub(crate) limits: Limits,
     pub(crate) log: Log,
@@ -75,6 +76,17 @@ pub(crate) struct Jobs {
     /// Empty: in memory.
     pub(crate) state_dir: String,
     pub(crate) kept_hours: u32,
+    pub(crate) memory_mb: u32,
+    pub(crate) disk_mb: u32,
+}
+
+/// Calls of others when a named job has ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Webhooks {
+    /// Empty: off.
+    pub(crate) allow: Vec<String>,
+    pub(crate) allow_private: bool,
+    pub(crate) secret_file: String,
 }
 
 /// Where models live, and how.
@@ -135,7 +147,8 @@ impl Default for Config {
                 rehearsal_seconds: small(engine.rehearsal.as_secs() as usize),
                 mode: load.mode,
             },
-            jobs: Jobs { state_dir: String::new(), kept_hours: 24 },
+            jobs: Jobs { state_dir: String::new(), kept_hours: 24, memory_mb: 256, disk_mb: 8192 },
+            webhooks: Webhooks { allow: Vec::new(), allow_private: false, secret_file: String::new() },
             device: Placement {
                 device: load.device,
                 devices: Vec::new(),
@@ -201,6 +214,11 @@ impl Config {
     /// Whether models may be changed over HTTP: by who shows the token, or else on this machine only.
     pub(crate) fn has_admin(&self) -> bool {
         self.admin_token().is_some() || self.server.listen.ip().is_loopback()
+    }
+
+    /// Bytes of ended jobs that are kept, at most: in memory they are at the expense of models.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        u64::from(if self.jobs.state_dir.is_empty() { self.jobs.memory_mb } else { self.jobs.disk_mb }) << 20
     }
 
     /// How long accepted jobs may take to finish when the service stops.

@@ -20,10 +20,11 @@ pub(super) struct Setting {
 }
 
 /// Sections in the order of the file, with what they are about.
-pub(super) const SECTIONS: [(&str, &str); 7] = [
+pub(super) const SECTIONS: [(&str, &str); 8] = [
     ("server", "The HTTP edge."),
     ("engine", "The queue and the batches."),
     ("jobs", "Named jobs (/v1/jobs): what is remembered of them, and where."),
+    ("webhooks", "Webhooks: the end of a named job is told to who asked for that (docs/operations.md)."),
     ("device", "Where models live, and how."),
     ("limits", "What one request may ask for. What a model cannot do is refused besides."),
     ("log", "Logs go to stderr."),
@@ -34,7 +35,7 @@ pub(super) const SECTIONS: [(&str, &str); 7] = [
 const MANY: u32 = 1_000_000;
 
 /// Every setting, section by section in the order of the file.
-pub(super) const SETTINGS: [Setting; 29] = [
+pub(super) const SETTINGS: [Setting; 34] = [
     Setting {
         name: "server.listen",
         comment: "Address and port; port 0 takes a free one. 0.0.0.0 listens on every interface: put a proxy with TLS before it.",
@@ -148,6 +149,39 @@ pub(super) const SETTINGS: [Setting; 29] = [
         comment: "Hours for which a job and its pictures are kept after its end.",
         set: |config, given| put(&mut config.jobs.kept_hours, given.whole(1..=8760)),
         get: |config| whole(config.jobs.kept_hours),
+    },
+    Setting {
+        name: "jobs.memory_mb",
+        comment: "Ended jobs and their pictures that are kept in memory, MiB; beyond that the oldest go. Unfinished jobs have as much.",
+        set: |config, given| put(&mut config.jobs.memory_mb, given.whole(1..=MANY)),
+        get: |config| whole(config.jobs.memory_mb),
+    },
+    Setting {
+        name: "jobs.disk_mb",
+        comment: "The same in jobs.state_dir, MiB; unfinished jobs have 4 GiB there.",
+        set: |config, given| put(&mut config.jobs.disk_mb, given.whole(1..=MANY)),
+        get: |config| whole(config.jobs.disk_mb),
+    },
+    Setting {
+        name: "webhooks.allow",
+        comment: "Origins that may be called, such as \"https://example.org\", \"https://*.example.org\" or \"http://10.0.0.7:9000\"; [] calls none.",
+        set: |config, given| {
+            const KNOWN: &str = "a list of origins such as https://example.org or https://*.example.org";
+            put(&mut config.webhooks.allow, given.list(KNOWN, ldm_http::WebhookOptions::is_origin))
+        },
+        get: |config| Value::Array(config.webhooks.allow.iter().map(text).collect()),
+    },
+    Setting {
+        name: "webhooks.allow_private",
+        comment: "Whether names may lead to private, loopback and link-local addresses; such an address that is listed itself may be called anyway.",
+        set: |config, given| put(&mut config.webhooks.allow_private, given.flag()),
+        get: |config| Value::Boolean(config.webhooks.allow_private),
+    },
+    Setting {
+        name: "webhooks.secret_file",
+        comment: "File with what signs, one secret a line, the newest first: \"whsec_...\" or 24 to 64 characters; must be there when webhooks.allow lists any.",
+        set: |config, given| put(&mut config.webhooks.secret_file, given.words()),
+        get: |config| text(&config.webhooks.secret_file),
     },
     Setting {
         name: "device.device",

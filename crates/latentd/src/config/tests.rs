@@ -50,7 +50,8 @@ fn what_is_printed_reads_back() {
         models = [{ id = "a", path = "x/y" }, { id = "b/c:1", path = "quo\"ted", preview_decoder = "p", first_stage = "f/g", loras = ["l", "m.safetensors"], merge = ["n", "o=0.5"], embeddings = ["e"], lazy = true }]
         server = { listen = "[::1]:9", body_limit_mb = 1, pixel_limit = 4096, cors_origins = ["*", "https://a.example"], shutdown_grace_seconds = 0, admin_token = "sixteen-letters-or-more" }
         engine = { queue = 2, running = 3, row_cap = 4, prompt_cache = 5, per_tenant = 1, picture_memory_mb = 6, model_memory_mb = 7, mode = "batch_invariant" }
-        jobs = { state_dir = "state", kept_hours = 2 }
+        jobs = { state_dir = "state", kept_hours = 2, memory_mb = 3, disk_mb = 4 }
+        webhooks = { allow = ["https://a.example", "*.b.example:8443"], allow_private = true, secret_file = "secret" }
         device = { device = "cuda:1", devices = ["cpu", "cuda:0"], dtype = "bf16", threads = 6 }
         limits = { steps = 7, guidance = 8, images = 9, prompt_chars = 10, max_side = 11 }
         log = { format = "json", filter = "warn,ldm_engine=debug" }
@@ -70,6 +71,7 @@ fn what_is_printed_reads_back() {
     assert_eq!(Config::default().engine_limits(), ldm_engine::Limits::default(), "no bound is no bound");
     let devices: Vec<String> = config.placements().iter().map(|options| options.device.to_string()).collect();
     assert_eq!((devices, config.models[1].lazy), (vec!["cpu".to_owned(), "cuda:0".to_owned()], true));
+    assert_eq!((config.kept_bytes(), Config::default().kept_bytes()), (4 << 20, 256 << 20), "on disk, and in memory");
     assert_eq!(Config::default().placements().len(), 1);
     let empty = file("[[models]]\nid = \"a\"\npath = \"b\"\npreview_decoder = \"\"").unwrap();
     assert_eq!(empty.models[0].preview, None);

@@ -69,7 +69,7 @@ pub(crate) fn records(driver: &Driver, folder: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (mut found, mut before) = (BTreeMap::new(), None);
     loop {
-        let query = Query { tenant: Tenant::default(), before, limit: MAX_PAGE };
+        let query = Query { tenant: Tenant::default(), before, phases: Vec::new(), limit: MAX_PAGE };
         let page = runtime.block_on(ledger.list(&query)).unwrap();
         found.extend(page.jobs.iter().map(|view| (view.name.clone().unwrap(), view.state.name())));
         before = page.next;

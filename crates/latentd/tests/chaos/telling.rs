@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ldm_core::{JobId, Tenant};
 use ldm_engine::ledger::{
-    Claim, Fence, Finish, JobView, Kept, Ledger, LedgerError, LedgerLoad, NewJob, NodeId, NodeState, ObjectRef, Order, Outcome,
-    Page, Query, Reaped, Release, Retention, Stale, Submitted, Wake, Want,
+    Claim, Delivery, Fence, Finish, JobView, Kept, Ledger, LedgerError, LedgerLoad, NewJob, NodeId, NodeState, ObjectRef, Order,
+    Outcome, Page, Query, Reaped, Release, Retention, Stale, Submitted, Timestamp, Wake, Want,
 };
 
 use crate::faulty::tell;
@@ -102,5 +102,16 @@ impl<L: Ledger> Ledger for Telling<L> {
 
     async fn forget(&self, ids: &[JobId]) -> Result<(), LedgerError> {
         self.inner.forget(ids).await
+    }
+    async fn departed(&self, tenant: &Tenant, handle: &str) -> Result<bool, LedgerError> {
+        self.inner.departed(tenant, handle).await
+    }
+
+    async fn take_hooks(&self, most: u32) -> Result<Vec<Delivery>, LedgerError> {
+        self.inner.take_hooks(most).await
+    }
+
+    async fn settle_hook(&self, delivery: &Delivery, again: Option<Timestamp>) -> Result<bool, LedgerError> {
+        self.inner.settle_hook(delivery, again).await
     }
 }

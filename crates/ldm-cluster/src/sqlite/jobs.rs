@@ -1,11 +1,12 @@
 //! A job's way in, and to a holder.
 
-use ldm_core::{JobId, Priority, Tenant};
+use ldm_core::{JobId, Priority};
 use ldm_engine::ledger::rules::{self, Usage};
 use ldm_engine::ledger::{Claim, HOT_BONUS_MS, JobView, Lane, NewJob, NodeId, Outcome, Submitted, Timestamp, Want};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::ends::{end, expire};
+use super::hooks;
 use super::rows::{self, class, int, time};
 use super::thread::Core;
 use super::views::one;
@@ -17,7 +18,7 @@ pub(super) fn submit(db: &Connection, core: &mut Core, job: &NewJob, now: Timest
         Some((id, false)) => return Ok(Submitted::Conflict(id)),
         None => {}
     }
-    if let Some(full) = rules::full(&core.limits, usage(db, &job.tenant, now)?, job) {
+    if let Some(full) = rules::full(&core.limits, usage(db, job, now)?, job) {
         return Ok(Submitted::Full(full));
     }
     enter(db, job, now)?;
@@ -59,7 +60,7 @@ fn same(db: &Connection, job: &NewJob) -> rusqlite::Result<Option<(JobId, bool)>
     Ok(first.map(|id| (id, true)))
 }
 
-fn usage(db: &Connection, tenant: &Tenant, now: Timestamp) -> rusqlite::Result<Usage> {
+fn usage(db: &Connection, job: &NewJob, now: Timestamp) -> rusqlite::Result<Usage> {
     let mut tally = db.prepare_cached("SELECT jobs, bytes, cost_ms FROM tally WHERE scope = ?")?;
     let mut scope = |scope: String| {
         let sums = tally.query_row([scope], |row| {
@@ -68,9 +69,10 @@ fn usage(db: &Connection, tenant: &Tenant, now: Timestamp) -> rusqlite::Result<U
         Ok::<_, rusqlite::Error>(sums.optional()?.unwrap_or_default())
     };
     let [jobs, bytes, cost_ms] = scope(String::new())?;
-    let [tenant_jobs, ..] = scope(format!("t{}", tenant.name()))?;
+    let [tenant_jobs, ..] = scope(format!("t{}", job.tenant.name()))?;
     let [ended, ..] = scope("e".to_owned())?;
-    Ok(Usage { jobs, tenant_jobs, bytes, cost_ms, records: jobs + ended, capacity: capacity(db, now)? })
+    let hooks = if job.hook.is_some() { hooks::count(db)? } else { 0 };
+    Ok(Usage { jobs, tenant_jobs, bytes, cost_ms, records: jobs + ended, capacity: capacity(db, now)?, hooks })
 }
 
 /// Jobs that live nodes which are not draining run at once.
@@ -94,7 +96,7 @@ fn enter(db: &Connection, job: &NewJob, now: Timestamp) -> rusqlite::Result<()> 
     db.prepare_cached("INSERT OR REPLACE INTO share (tenant, class, vft) VALUES (?, ?, ?)")?
         .execute(params![tenant, class, vft])?;
     let sql = "INSERT INTO job (id, tenant, class, model, bucket, cost_ms, spec, inputs, fingerprint, key, name, deadline, \
-               not_before, created, vft, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+               not_before, created, vft, bytes, note) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     db.prepare_cached(sql)?.execute(params![
         job.id.to_string(),
         tenant,
@@ -112,8 +114,9 @@ fn enter(db: &Connection, job: &NewJob, now: Timestamp) -> rusqlite::Result<()> 
         time(now),
         vft,
         int(rules::live_bytes(job)),
+        job.note,
     ])?;
-    Ok(())
+    hooks::enter(db, job)
 }
 
 /// Takes jobs to run; `None`: the node has no lease.

@@ -5,6 +5,7 @@
 //! what was running then is put back at once, without waiting for a lease to end.
 
 mod ends;
+mod hooks;
 mod jobs;
 mod nodes;
 mod open;
@@ -20,9 +21,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ldm_core::{JobId, Tenant};
 use ldm_engine::ledger::{
-    Bell, Claim, Clock, Fence, Finish, JobView, Kept, Ledger, LedgerError, LedgerLimits, LedgerLoad, NewJob, NodeId, NodeState,
-    ObjectRef, Order, Outcome, Page, Query, Reaped, Release, Retention, Stale, Submitted, SystemClock, Timestamp, Wake, Want,
-    rules,
+    Bell, Claim, Clock, Delivery, Fence, Finish, JobView, Kept, Ledger, LedgerError, LedgerLimits, LedgerLoad, NewJob, NodeId,
+    NodeState, ObjectRef, Order, Outcome, Page, Query, Reaped, Release, Retention, Stale, Submitted, SystemClock, Timestamp,
+    Wake, Want, rules,
 };
 use rusqlite::Connection;
 use tokio::sync::mpsc;
@@ -87,6 +88,7 @@ fn bury(db: &mut Connection, now: Timestamp) -> rusqlite::Result<Reaped> {
     let transaction = db.transaction()?;
     transaction.execute("DELETE FROM node", [])?;
     let reaped = ends::lose(&transaction, nodes::orphans(&transaction)?, now)?;
+    hooks::give_back(&transaction, now)?;
     transaction.commit()?;
     Ok(reaped)
 }
@@ -192,5 +194,20 @@ impl Ledger for Sqlite {
     async fn forget(&self, ids: &[JobId]) -> Result<(), LedgerError> {
         let ids = ids.to_vec();
         self.ask(Flush::Later, move |db, core| views::forget(db, core, &ids)).await
+    }
+
+    async fn departed(&self, tenant: &Tenant, handle: &str) -> Result<bool, LedgerError> {
+        let (tenant, handle) = (tenant.clone(), handle.to_owned());
+        self.ask(Flush::Later, move |db, _| views::departed(db, &tenant, &handle)).await
+    }
+
+    async fn take_hooks(&self, most: u32) -> Result<Vec<Delivery>, LedgerError> {
+        let now = self.clock.now();
+        self.ask(Flush::Later, move |db, _| hooks::take(db, most, now)).await
+    }
+
+    async fn settle_hook(&self, delivery: &Delivery, again: Option<Timestamp>) -> Result<bool, LedgerError> {
+        let delivery = delivery.clone();
+        self.ask(Flush::Now, move |db, _| hooks::settle(db, &delivery, again)).await
     }
 }

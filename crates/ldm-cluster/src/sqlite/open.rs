@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 /// Marks the file as a ledger of latentd: "ldml".
 const APPLICATION: i64 = 0x6c64_6d6c;
 /// One script per version, from 1 on. Scripts that were released never change.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 /// Bytes that the write-ahead log keeps between checkpoints.
 const LOG_BYTES: i64 = 8 << 20;
 

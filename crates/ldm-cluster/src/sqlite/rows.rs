@@ -1,7 +1,7 @@
 //! Rows to the ledger's types and back. Lists of objects and outcomes lie in columns of JSON.
 
 use ldm_core::{JobId, Priority, Tenant};
-use ldm_engine::ledger::{Claim, Fence, JobState, JobView, NodeId, ObjectRef, Outcome, Timestamp};
+use ldm_engine::ledger::{Claim, Fence, JobState, JobView, NodeId, ObjectRef, Outcome, Phase, Timestamp};
 use rusqlite::types::Type;
 use rusqlite::{Row, ToSql};
 use serde_json::{Value, json};
@@ -119,6 +119,13 @@ pub(super) fn state(row: &Row<'_>) -> rusqlite::Result<JobState> {
     })
 }
 
+/// The same in a word: states are numbered as phases are.
+pub(super) fn phase(row: &Row<'_>) -> rusqlite::Result<Phase> {
+    let state = number(row, "state")?;
+    let phase = usize::try_from(state).ok().and_then(|state| Phase::ALL.get(state).copied());
+    phase.ok_or_else(|| damaged("state", state))
+}
+
 pub(super) fn view(row: &Row<'_>) -> rusqlite::Result<JobView> {
     let state = state(row)?;
     Ok(JobView {
@@ -136,6 +143,7 @@ pub(super) fn view(row: &Row<'_>) -> rusqlite::Result<JobView> {
         started: moment(row, "started")?,
         ended: moment(row, "ended")?,
         deadline: moment(row, "deadline")?,
+        note: row.get("note")?,
         state,
     })
 }

@@ -1,11 +1,14 @@
 //! What can be looked at, and what is kept.
 
 use ldm_core::{JobId, Tenant};
-use ldm_engine::ledger::{JobState, JobView, LaneLoad, LedgerLoad, MAX_PAGE, Outcome, Page, Query, Retention, Stale, Timestamp};
+use ldm_engine::ledger::{
+    JobState, JobView, LaneLoad, LedgerLoad, MAX_PAGE, Outcome, Page, Phase, Query, Retention, Stale, Timestamp,
+};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::hooks;
 use super::jobs::capacity;
-use super::rows::{self, time};
+use super::rows::{self, int, time};
 use super::thread::Core;
 
 /// A job.
@@ -38,8 +41,10 @@ pub(super) fn list(db: &Connection, query: &Query) -> rusqlite::Result<Page> {
     let limit = query.limit.min(MAX_PAGE);
     // Hyphens sort before letters and digits alike, so ids sort as text as they do as numbers; "~" comes after all.
     let before = query.before.map_or_else(|| "~".to_owned(), |id| id.to_string());
-    let mut statement = db.prepare_cached("SELECT * FROM job WHERE tenant = ? AND id < ? ORDER BY id DESC LIMIT ?")?;
-    let views = statement.query_map(params![query.tenant.name(), before, limit + 1], rows::view)?;
+    let wanted = if query.phases.is_empty() { &Phase::ALL } else { query.phases.as_slice() };
+    let sql = "SELECT * FROM job WHERE tenant = ? AND id < ? AND ((? >> state) & 1) = 1 ORDER BY id DESC LIMIT ?";
+    let mut statement = db.prepare_cached(sql)?;
+    let views = statement.query_map(params![query.tenant.name(), before, Phase::mask(wanted), limit + 1], rows::view)?;
     let mut jobs = views.map(|view| placed(db, view?)).collect::<rusqlite::Result<Vec<_>>>()?;
     let more = jobs.len() > limit as usize;
     jobs.truncate(limit as usize);
@@ -63,6 +68,7 @@ pub(super) fn load(db: &Connection, now: Timestamp) -> rusqlite::Result<LedgerLo
         capacity: capacity(db, now)?,
         nodes: number("SELECT count(*) AS n FROM node WHERE expires > ?1", time(now))?,
         ended: number("SELECT jobs AS n FROM tally WHERE scope = 'e' AND ?1 >= 0", 0)?,
+        untold: hooks::untold(db)?,
     })
 }
 
@@ -99,10 +105,24 @@ fn keys(row: &Row<'_>) -> rusqlite::Result<Vec<String>> {
 
 /// Deletes records of ended jobs.
 pub(super) fn forget(db: &Connection, core: &mut Core, ids: &[JobId]) -> rusqlite::Result<()> {
-    let mut statement = db.prepare_cached("DELETE FROM job WHERE id = ? AND state >= 2")?;
+    let mut remember = db
+        .prepare_cached("INSERT INTO departed (id, tenant, name) SELECT id, tenant, name FROM job WHERE id = ? AND state >= 2")?;
+    let mut delete = db.prepare_cached("DELETE FROM job WHERE id = ? AND state >= 2")?;
     for id in ids {
-        statement.execute([id.to_string()])?;
+        remember.execute([id.to_string()])?;
+        delete.execute([id.to_string()])?;
     }
+    let sql = "DELETE FROM departed WHERE seq <= (SELECT max(seq) FROM departed) - ?";
+    db.prepare_cached(sql)?.execute([int(core.limits.departed)])?;
     core.freed = true;
     Ok(())
+}
+
+/// Whether the tenant had a job of that id or name, which was forgotten.
+pub(super) fn departed(db: &Connection, tenant: &Tenant, handle: &str) -> rusqlite::Result<bool> {
+    // As ids are written here, whatever the letters that were asked for.
+    let id = handle.parse::<JobId>().map_or_else(|_| handle.to_owned(), |id| id.to_string());
+    let sql =
+        "SELECT 1 FROM departed WHERE tenant = ?1 AND id = ?2 UNION ALL SELECT 1 FROM departed WHERE tenant = ?1 AND name = ?3";
+    db.prepare_cached(sql)?.exists(params![tenant.name(), id, handle])
 }

@@ -2,7 +2,9 @@
 
 use ldm_cluster::{OpenError, Sqlite};
 use ldm_engine::ledger::contract::{SECOND, START, block_on, done, job, object, queued_at, wide};
-use ldm_engine::ledger::{Finish, JobState, LedgerLimits, ManualClock, NewJob, Outcome, Reaped, Retention, WORKER_LOST};
+use ldm_engine::ledger::{
+    Clock, Finish, Hook, JobState, LedgerLimits, ManualClock, NewJob, Outcome, Phase, Reaped, Retention, WORKER_LOST,
+};
 use rusqlite::Connection;
 
 use crate::at;
@@ -73,6 +75,56 @@ fn a_copy_of_the_open_files_holds_all_that_was_accepted() {
 }
 
 #[test]
+fn a_file_of_the_first_version_is_brought_up_to_date() {
+    block_on(async {
+        let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::new(START));
+        let old = Connection::open(folder.path().join("ledger.sqlite3")).unwrap();
+        old.execute_batch(include_str!("../../src/sqlite/schema_1.sql")).unwrap();
+        let id = ldm_core::JobId::new();
+        let insert = "INSERT INTO job (id, tenant, class, model, bucket, cost_ms, spec, inputs, fingerprint, created, vft, bytes) \
+                      VALUES (?, 'a', 0, 'tiny', '64', 1000, '{}', '[]', zeroblob(32), 0, 1000, 2)";
+        old.execute(insert, [id.to_string()]).unwrap();
+        old.execute_batch(
+            "CREATE TABLE schema_version (version INTEGER NOT NULL PRIMARY KEY, applied INTEGER NOT NULL) STRICT; \
+             INSERT INTO schema_version VALUES (1, 0); PRAGMA application_id = 0x6c646d6c",
+        )
+        .unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let view = at(folder.path(), wide(), &clock).view(id).await;
+            assert!(queued_at(&view, 0) && view.note.is_empty());
+        }
+        let bench = at(folder.path(), wide(), &clock);
+        bench.ledger.finish(&bench.take(&bench.node().await).await.fence, done()).await.unwrap();
+        assert_eq!((bench.state(id).await, bench.ledger.load().await.unwrap().untold), ("succeeded", 0));
+    });
+}
+
+#[test]
+fn what_was_to_be_told_is_told_after_a_restart_at_once() {
+    block_on(async {
+        let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::new(START));
+        let bench = at(folder.path(), wide(), &clock);
+        let hook = || Some(Hook { url: "https://example.org".into(), endings: Phase::ENDINGS.to_vec() });
+        let (told, late) = (NewJob { hook: hook(), ..job("a") }, NewJob { hook: hook(), ..job("a") });
+        let (told, late) = (bench.accept(told).await, bench.accept(late).await);
+        bench.ledger.cancel(told).await.unwrap();
+        bench.ledger.cancel(late).await.unwrap();
+        let taken = bench.ledger.take_hooks(2).await.unwrap();
+        let of = |id| taken.iter().find(|delivery| delivery.job == id).unwrap();
+        assert!(bench.ledger.settle_hook(of(late), Some(clock.now().after(90 * SECOND))).await.unwrap());
+        drop(bench);
+
+        // Its teller died; what was put off waits all the same.
+        let bench = at(folder.path(), wide(), &clock);
+        let again = bench.ledger.take_hooks(2).await.unwrap();
+        assert_eq!(again.iter().map(|delivery| (delivery.job, delivery.attempt)).collect::<Vec<_>>(), [(told, 2)]);
+        clock.advance(90 * SECOND);
+        assert_eq!(bench.ledger.take_hooks(9).await.unwrap().len(), 2);
+    });
+}
+
+#[test]
 fn one_folder_has_one_owner() {
     let folder = tempfile::tempdir().unwrap();
     let first = Sqlite::open(folder.path(), wide()).unwrap();
@@ -95,7 +147,7 @@ fn a_damaged_a_newer_and_a_foreign_file_are_refused_and_left_alone() {
     };
     let sql = |sql: &'static str| move |file: &std::path::Path| Connection::open(file).unwrap().execute_batch(sql).unwrap();
     let newer = refused(&sql("INSERT INTO schema_version VALUES (99, 0)"));
-    assert!(matches!(newer, OpenError::Newer { found: 99, known: 1, .. }), "{newer}");
+    assert!(matches!(newer, OpenError::Newer { found: 99, known: 2, .. }), "{newer}");
     let foreign = refused(&sql("PRAGMA application_id = 7"));
     assert!(matches!(foreign, OpenError::Foreign(_)), "{foreign}");
     let noise = refused(&|file| std::fs::write(file, [7; 4096]).unwrap());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ldm_core::{JobId, Priority, Tenant};
 
-use super::{JobView, Timestamp};
+use super::{Hook, JobView, Timestamp};
 
 /// Bytes that lie in the object store: what a ledger knows of a picture, an input, a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,10 @@ pub struct NewJob {
     pub deadline: Option<Timestamp>,
     /// It is not begun before.
     pub not_before: Option<Timestamp>,
+    /// What whoever hands it in wants to know of it later: opaque, at most [`MAX_NOTE`](super::MAX_NOTE) bytes.
+    pub note: String,
+    /// Who wants to hear how it ended.
+    pub hook: Option<Hook>,
 }
 
 /// What came of handing a job in.
@@ -86,6 +90,8 @@ pub enum Bound {
     TenantJobs,
     /// Records, of ended jobs too: pruning is behind.
     Records,
+    /// Ends that are to be told, of unfinished jobs too: whoever wants to hear of them does not answer.
+    Hooks,
 }
 
 /// How much a ledger takes on.
@@ -99,11 +105,15 @@ pub struct LedgerLimits {
     pub bytes: u64,
     /// Records, of ended jobs too: what holds when nobody prunes.
     pub records: u64,
+    /// Ends that are to be told, of unfinished jobs too.
+    pub hooks: u64,
+    /// Forgotten jobs that are remembered by name; the oldest go first.
+    pub departed: u64,
 }
 
 impl Default for LedgerLimits {
     fn default() -> Self {
-        Self { jobs: 10_000, tenant_jobs: 2_000, bytes: 4 << 30, records: 50_000 }
+        Self { jobs: 10_000, tenant_jobs: 2_000, bytes: 4 << 30, records: 50_000, hooks: 10_000, departed: 50_000 }
     }
 }
 

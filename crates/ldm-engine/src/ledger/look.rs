@@ -39,6 +39,59 @@ pub struct JobView {
     pub ended: Option<Timestamp>,
     /// When it is of no use any more.
     pub deadline: Option<Timestamp>,
+    /// What was noted when it was handed in.
+    pub note: String,
+}
+
+/// Where a job is, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Waiting.
+    Queued,
+    /// A node holds it.
+    Running,
+    /// Ended with pictures.
+    Succeeded,
+    /// Ended with a reason.
+    Failed,
+    /// Somebody wanted it stopped.
+    Canceled,
+    /// Its deadline passed.
+    Expired,
+}
+
+impl Phase {
+    /// Every one, in the order of a job's life.
+    pub const ALL: [Self; 6] = [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Canceled, Self::Expired];
+    /// Those that a job does not leave.
+    pub const ENDINGS: [Self; 4] = [Self::Succeeded, Self::Failed, Self::Canceled, Self::Expired];
+
+    /// The word that wires, metrics and logs use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// The phase of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|phase| phase.name() == name)
+    }
+
+    /// Its place in [`ALL`](Self::ALL).
+    pub fn index(self) -> u32 {
+        Self::ALL.iter().zip(0..).find(|(phase, _)| **phase == self).map_or(0, |(_, index)| index)
+    }
+
+    /// Several as one number: bit `index` of each.
+    pub fn mask(phases: &[Self]) -> u32 {
+        phases.iter().fold(0, |mask, phase| mask | 1 << phase.index())
+    }
 }
 
 /// Where a job is.
@@ -68,16 +121,21 @@ impl JobState {
         matches!(self, Self::Ended(_) | Self::Expired)
     }
 
+    /// The same in a word.
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::Queued { .. } => Phase::Queued,
+            Self::Running { .. } => Phase::Running,
+            Self::Ended(Outcome::Succeeded { .. }) => Phase::Succeeded,
+            Self::Ended(Outcome::Failed { .. }) => Phase::Failed,
+            Self::Ended(Outcome::Canceled) => Phase::Canceled,
+            Self::Expired => Phase::Expired,
+        }
+    }
+
     /// The word that wires, metrics and logs use.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Queued { .. } => "queued",
-            Self::Running { .. } => "running",
-            Self::Ended(Outcome::Succeeded { .. }) => "succeeded",
-            Self::Ended(Outcome::Failed { .. }) => "failed",
-            Self::Ended(Outcome::Canceled) => "canceled",
-            Self::Expired => "expired",
-        }
+        self.phase().name()
     }
 }
 
@@ -88,6 +146,8 @@ pub struct Query {
     pub tenant: Tenant,
     /// Only those that were handed in before this one; [`Page::next`] of the page before.
     pub before: Option<JobId>,
+    /// Only those in one of these; none is all.
+    pub phases: Vec<Phase>,
     /// At most so many; more than [`MAX_PAGE`](super::MAX_PAGE) is that.
     pub limit: u32,
 }
@@ -114,6 +174,8 @@ pub struct LedgerLoad {
     pub nodes: u64,
     /// Records of jobs that have ended.
     pub ended: u64,
+    /// Ends that have not been told yet.
+    pub untold: u64,
 }
 
 /// How much there is to do for one model and class.

@@ -9,6 +9,7 @@ mod clock;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod holder;
+mod hook;
 mod job;
 mod look;
 mod memory;
@@ -25,8 +26,9 @@ use ldm_core::{JobId, Tenant};
 pub use bell::Bell;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use holder::{Claim, Fence, Finish, Kept, Lane, NodeId, NodeState, Order, Reaped, Release, Wake, Want};
+pub use hook::{Delivery, Hook};
 pub use job::{Bound, Fingerprint, Full, LedgerLimits, NewJob, ObjectRef, Outcome, Submitted};
-pub use look::{JobState, JobView, LaneLoad, LedgerLoad, Page, Query, Retention, Stale};
+pub use look::{JobState, JobView, LaneLoad, LedgerLoad, Page, Phase, Query, Retention, Stale};
 pub use memory::Memory;
 pub use spec::{Packed, Spec, SpecError, unpack};
 pub use upkeep::upkeep;
@@ -51,6 +53,12 @@ pub const TOMBSTONE: Duration = Duration::from_secs(60);
 pub const MAX_TOMBSTONES: usize = 1_024;
 /// Bytes of a spec or of an outcome's detail at most.
 pub const MAX_SPEC: usize = 64 * 1024;
+/// Bytes of a note at most.
+pub const MAX_NOTE: usize = 4 * 1024;
+/// Bytes of a hook's URL at most.
+pub const MAX_URL: usize = 2 * 1024;
+/// How long an end that is to be told belongs to whoever took it. When its teller dies, it is due again after that.
+pub const HOOK_LEASE: Duration = Duration::from_secs(60);
 /// Bytes of a key, name, bucket, model or tenant at most.
 pub const MAX_NAME: usize = 256;
 /// Inputs or outputs of one job at most.
@@ -137,6 +145,17 @@ pub trait Ledger: Send + Sync + 'static {
     /// nothing is left behind when the process dies between the two.
     async fn prune(&self, keep: &Retention) -> Result<Vec<Stale>, LedgerError>;
 
-    /// Deletes records of ended jobs; others stay.
+    /// Deletes records of ended jobs; others stay. Who had them is remembered, see [`departed`](Self::departed).
     async fn forget(&self, ids: &[JobId]) -> Result<(), LedgerError>;
+
+    /// Whether the tenant had a job of that id or name, whose record was forgotten not too long ago.
+    async fn departed(&self, tenant: &Tenant, handle: &str) -> Result<bool, LedgerError>;
+
+    /// Takes ends that are due to be told, the longest due first, at most `most` and [`MAX_PAGE`]. An end is due from the
+    /// moment that it is written down, and stays until it is [`settled`](Self::settle_hook), whatever becomes of its record.
+    async fn take_hooks(&self, most: u32) -> Result<Vec<Delivery>, LedgerError>;
+
+    /// What came of telling an end: it is told, or given up (`None`), or due again then. Whether that was written down: not
+    /// when somebody else has taken it meanwhile.
+    async fn settle_hook(&self, delivery: &Delivery, again: Option<Timestamp>) -> Result<bool, LedgerError>;
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use ldm_core::{JobId, Priority};
 
 use super::{
-    Bound, Full, LedgerError, LedgerLimits, MAX_CRASHES, MAX_NAME, MAX_OBJECTS, MAX_SPEC, NewJob, ObjectRef, Outcome, Release,
-    WORKER_LOST,
+    Bound, Full, LedgerError, LedgerLimits, MAX_CRASHES, MAX_NAME, MAX_NOTE, MAX_OBJECTS, MAX_SPEC, MAX_URL, NewJob, ObjectRef,
+    Outcome, Release, WORKER_LOST,
 };
 
 /// Whose turn it is: the interactive class's, but one of [`LOWER_SHARE`](super::LOWER_SHARE) claims is the lower one's.
@@ -75,6 +75,8 @@ pub struct Usage {
     pub records: u64,
     /// Jobs that live nodes run at once.
     pub capacity: u64,
+    /// Ends that are to be told, of unfinished jobs too.
+    pub hooks: u64,
 }
 
 /// The bound that `job` would break, if any.
@@ -87,6 +89,8 @@ pub fn full(limits: &LedgerLimits, usage: Usage, job: &NewJob) -> Option<Full> {
         (Bound::Bytes, limits.bytes)
     } else if usage.records >= limits.records {
         (Bound::Records, limits.records)
+    } else if job.hook.is_some() && usage.hooks >= limits.hooks {
+        (Bound::Hooks, limits.hooks)
     } else {
         return None;
     };
@@ -97,7 +101,7 @@ pub fn full(limits: &LedgerLimits, usage: Usage, job: &NewJob) -> Option<Full> {
 
 /// Bytes that an unfinished job counts.
 pub fn live_bytes(job: &NewJob) -> u64 {
-    job.spec.len() as u64 + object_bytes(&job.inputs)
+    (job.spec.len() + job.note.len()) as u64 + object_bytes(&job.inputs)
 }
 
 /// Bytes that an outcome adds to a record.
@@ -122,6 +126,8 @@ pub fn check_job(job: &NewJob) -> Result<(), LedgerError> {
     short("bucket", &job.bucket)?;
     short("key", job.key.as_deref().unwrap_or_default())?;
     short("name", job.name.as_deref().unwrap_or_default())?;
+    at_most("note", job.note.len(), MAX_NOTE, "bytes")?;
+    at_most("hook", job.hook.as_ref().map_or(0, |hook| hook.url.len()), MAX_URL, "bytes")?;
     check_objects("inputs", &job.inputs)
 }
 

@@ -7,6 +7,7 @@
 
 mod bundle;
 mod keep;
+mod named;
 mod run;
 mod watch;
 
@@ -15,67 +16,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ldm_core::{JobId, Output, Priority, Request, Terms};
-use tokio::sync::Notify;
+use ldm_core::{JobId, Priority, Terms};
+use tokio::sync::{Notify, watch as watch_channel};
 use tokio::task::JoinSet;
 
 use crate::Service;
 use crate::guard::lock;
 use crate::ledger::{
-    BEAT, Claim, Clock, Fence, Fingerprint, JobView, Lane, Ledger, LedgerError, NewJob, NodeId, NodeState, Order, Reaped,
-    Retention, Spec, SpecError, Submitted, Want, upkeep,
+    BEAT, Claim, Clock, Fence, JobView, Lane, Ledger, LedgerError, NewJob, NodeId, NodeState, Order, Reaped, Retention, Spec,
+    Submitted, Timestamp, Want, upkeep,
 };
-use crate::objects::{ObjectError, Objects, input_key};
+use crate::objects::{Objects, input_key};
+pub use named::{Encode, Encoded, Named, NodeError};
 use watch::Watched;
 pub use watch::{Sight, Sightings};
 
 /// How long a node waits for the doorbell before it looks by itself.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// A picture as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Encoded {
-    /// The file.
-    pub bytes: Vec<u8>,
-    /// What is told of it; opaque to the node.
-    pub detail: String,
-}
-
-/// Makes a file of a picture. Called where blocking is allowed.
-pub type Encode = Arc<dyn Fn(&Output) -> Result<Encoded, String> + Send + Sync>;
-
-/// Pictures under one name.
-#[derive(Clone, Debug)]
-pub struct Named {
-    /// Its id.
-    pub id: JobId,
-    /// On whose behalf, how urgently.
-    pub terms: Terms,
-    /// The first picture; the others have the seeds after its own.
-    pub request: Request,
-    /// Pictures, at least 1.
-    pub images: u32,
-    /// SHA-256 of what the client sent.
-    pub fingerprint: Fingerprint,
-    /// The client's idempotency key.
-    pub key: Option<String>,
-    /// The client's name for it.
-    pub name: Option<String>,
-}
-
-/// A named job that could not be handed in.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The ledger's.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The object store's.
-    #[error(transparent)]
-    Objects(#[from] ObjectError),
-    /// The request cannot be written down.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-}
 
 /// One process's share in named jobs. A clone is the same node.
 #[derive(Clone)]
@@ -96,6 +53,8 @@ pub(super) struct Inner {
     held: Mutex<HashMap<Fence, Arc<Watched>>>,
     /// Rung when a job has ended here.
     freed: Notify,
+    /// Changes when a job begins here.
+    taken: watch_channel::Sender<()>,
 }
 
 /// What a node is made of.
@@ -123,8 +82,8 @@ impl Node {
     pub fn start(parts: Parts) -> Self {
         let Parts { name, service, ledger, objects, encode, clock, retention, capacity } = parts;
         let (id, draining) = (NodeId::new(&name), AtomicBool::new(false));
-        let (held, freed) = (Mutex::default(), Notify::new());
-        let inner = Inner { id, service, ledger, objects, encode, clock, retention, capacity, draining, held, freed };
+        let (held, freed, taken) = (Mutex::default(), Notify::new(), watch_channel::Sender::new(()));
+        let inner = Inner { id, service, ledger, objects, encode, clock, retention, capacity, draining, held, freed, taken };
         let node = Self { inner: Arc::new(inner) };
         tokio::spawn(beat(Arc::downgrade(&node.inner)));
         tokio::spawn(claim(Arc::downgrade(&node.inner)));
@@ -135,7 +94,7 @@ impl Node {
     /// Hands a job in. What it needs is in the object store before the ledger knows of it.
     pub async fn submit(&self, named: Named) -> Result<Submitted, NodeError> {
         let Inner { service, ledger, objects, clock, .. } = &*self.inner;
-        let Named { id, terms, request, images, fingerprint, key, name } = named;
+        let Named { id, terms, request, images, fingerprint, key, name, note, hook } = named;
         let (bucket, cost) = service.quote(&request);
         let spec = Spec { request, images, terms };
         let packed = spec.pack()?;
@@ -159,6 +118,8 @@ impl Node {
                 name,
                 deadline: deadline.map(|within| clock.now().after(within)),
                 not_before: None,
+                note,
+                hook,
             })
             .await;
         // The same id handed in twice has its inputs already, in the same places.
@@ -183,6 +144,16 @@ impl Node {
         &self.inner.ledger
     }
 
+    /// The ledger's time.
+    pub fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// Which records of ended jobs are kept.
+    pub fn retention(&self) -> &Retention {
+        &self.inner.retention
+    }
+
     /// Where pictures lie.
     pub fn objects(&self) -> &Objects {
         &self.inner.objects
@@ -200,6 +171,11 @@ impl Node {
     /// What a job that runs here tells, from now on; `None` when it does not run here.
     pub fn watch(&self, id: JobId) -> Option<Sightings> {
         lock(&self.inner.held).iter().find(|(fence, _)| fence.id == id).map(|(_, watched)| watched.subscribe())
+    }
+
+    /// Changes whenever a job begins here, which can be [`watched`](Self::watch) then.
+    pub fn taken(&self) -> watch_channel::Receiver<()> {
+        self.inner.taken.subscribe()
     }
 
     /// Claims nothing more.
@@ -251,6 +227,7 @@ impl Inner {
     fn take(self: &Arc<Self>, claim: Claim, tasks: &mut JoinSet<()>) {
         let watched = Arc::new(Watched::new());
         lock(&self.held).insert(claim.fence, Arc::clone(&watched));
+        self.taken.send_replace(());
         let inner = Arc::clone(self);
         tasks.spawn(async move {
             let fence = claim.fence;

@@ -63,7 +63,17 @@ impl Process {
     fn named(&self, draft: Draft) -> Named {
         let images = draft.images.unwrap_or(1) as u32;
         let request = Draft { images: None, ..draft }.check(&self.service.catalogue().unwrap()).unwrap().remove(0);
-        Named { id: JobId::new(), terms: Terms::default(), request, images, fingerprint: [7; 32], key: None, name: None }
+        Named {
+            id: JobId::new(),
+            terms: Terms::default(),
+            request,
+            images,
+            fingerprint: [7; 32],
+            key: None,
+            name: None,
+            note: String::new(),
+            hook: None,
+        }
     }
 
     async fn submit(&self, draft: Draft) -> JobId {

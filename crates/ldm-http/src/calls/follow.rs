@@ -9,8 +9,9 @@ use ldm_engine::node::{Node, NodeError, Sight, Sightings};
 
 use crate::error::ApiError;
 
-/// How often a job that does not run here is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+/// After which pause a job that does not run here is looked at again; the longer nothing happens, the longer.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is seen of a named job.
 #[derive(Clone, Debug)]
@@ -29,12 +30,13 @@ struct Eye {
     sightings: Option<Sightings>,
     /// What was told last, so that the same is not told again.
     position: Option<u64>,
+    pause: Duration,
     over: bool,
 }
 
 /// What becomes of the job; looks that say nothing new are left out. An error ends it, as does the ending.
 pub(crate) fn follow(node: &Node, id: JobId) -> impl Stream<Item = Result<Followed, ApiError>> + Send + 'static {
-    let eye = Eye { node: node.clone(), id, sightings: None, position: None, over: false };
+    let eye = Eye { node: node.clone(), id, sightings: None, position: None, pause: FIRST_PAUSE, over: false };
     stream::unfold(eye, |mut eye| async move {
         if eye.over {
             return None;
@@ -65,16 +67,30 @@ impl Eye {
             if let JobState::Queued { position } = view.state
                 && self.position.replace(position) != Some(position)
             {
+                self.pause = FIRST_PAUSE;
                 return Ok(Followed::Queued(position));
             }
+            self.wait().await;
+        }
+    }
+
+    /// Waits until the job begins here, or until it is time to look again.
+    async fn wait(&mut self) {
+        let mut taken = self.node.taken();
+        let rest = tokio::time::sleep(self.pause);
+        let mut rest = std::pin::pin!(rest);
+        loop {
             self.sightings = self.node.watch(self.id);
-            match &mut self.sightings {
-                Some(sightings) => {
-                    // What is there already is news, too.
-                    sightings.mark_changed();
-                }
-                None => tokio::time::sleep(LOOK).await,
+            if let Some(sightings) = &mut self.sightings {
+                // What is there already is news, too.
+                sightings.mark_changed();
+                return;
+            }
+            tokio::select! {
+                () = &mut rest => break,
+                changed = taken.changed() => if changed.is_err() { break },
             }
         }
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 }

@@ -11,18 +11,25 @@ use ldm_engine::ledger::{JobState, JobView, ObjectRef, Outcome, Submitted, Times
 use ldm_engine::node::{Named, Node};
 use sha2::{Digest, Sha256};
 
-use super::{Call, Followed, follow};
+use super::{Call, Followed, Note, follow};
 use crate::App;
-use crate::codec::{Codec, read_picture};
+use crate::codec::{Codec, Encoding, read_picture};
 use crate::error::ApiError;
 
-pub(super) async fn start(app: &App, node: &Node, requests: Vec<Request>, terms: Terms) -> Result<Call, ApiError> {
+pub(super) async fn start(
+    app: &App,
+    node: &Node,
+    requests: Vec<Request>,
+    terms: Terms,
+    encoding: Encoding,
+) -> Result<Call, ApiError> {
     let images = requests.len() as u32;
     let Some(request) = requests.first().cloned() else { return Err(ApiError::internal()) };
     let id = JobId::new();
     // Nobody else knows the id, so nothing is compared with this.
     let fingerprint = Sha256::digest(id.to_string()).into();
-    match node.submit(Named { id, terms, request, images, fingerprint, key: None, name: None }).await? {
+    let note = Note::new(requests.len(), encoding).text();
+    match node.submit(Named { id, terms, request, images, fingerprint, key: None, name: None, note, hook: None }).await? {
         Submitted::New(_) | Submitted::Existing(_) => {}
         Submitted::Conflict(_) => return Err(ApiError::internal()),
         Submitted::Full(full) => return Err(ApiError::full(full.limit as usize, full.retry_after)),

@@ -4,6 +4,7 @@
 mod follow;
 mod guest;
 mod kept;
+mod note;
 mod press;
 mod roll;
 #[cfg(test)]
@@ -18,11 +19,13 @@ use ldm_engine::Ticket;
 
 pub(crate) use follow::{Followed, follow};
 pub(crate) use guest::{Guest, Leaving};
+pub(crate) use note::Note;
 pub(crate) use press::{Press, Written};
 pub(crate) use roll::{Entry, Roll, State};
 
 use crate::access::Access;
 use crate::caller::Caller;
+use crate::codec::{Encoding, Format};
 use crate::error::{self, ApiError};
 use crate::{App, sse};
 
@@ -34,6 +37,8 @@ pub(crate) struct Submission {
     pub(crate) terms: Terms,
     /// What becomes of them when the client goes.
     pub(crate) leaving: Leaving,
+    /// How the pictures are to be written, for whoever fetches those of a named job.
+    pub(crate) encoding: Encoding,
     /// The client's own word for the call, by which its dialect finds it again.
     pub(crate) label: Option<String>,
 }
@@ -41,7 +46,8 @@ pub(crate) struct Submission {
 impl Submission {
     /// Requests that end with their connection.
     pub(crate) fn new(requests: Vec<Request>, terms: Terms) -> Self {
-        Self { requests, terms, leaving: Leaving::Cancel, label: None }
+        let encoding = Encoding { format: Format::Png, quality: None };
+        Self { requests, terms, leaving: Leaving::Cancel, encoding, label: None }
     }
 }
 
@@ -65,11 +71,11 @@ impl Call {
     }
 
     async fn accept(app: &App, caller: &Caller, submission: Submission) -> Result<Self, ApiError> {
-        let Submission { requests, terms, leaving, label } = submission;
+        let Submission { requests, terms, leaving, encoding, label } = submission;
         caller.check(&requests)?;
         let terms = caller.sign(terms);
         if let (Leaving::Continue, Some(node)) = (leaving, &app.node) {
-            return kept::start(app, node, requests, terms).await;
+            return kept::start(app, node, requests, terms, encoding).await;
         }
         let tickets = app.service.submit_under(requests, &terms)?;
         let entries = tickets.iter().map(|ticket| app.roll.enter(ticket.watch(), &terms, label.clone())).collect();
@@ -94,8 +100,10 @@ impl Call {
     /// The next event and its picture's place; every picture tells its ending once, and after the last there is `None`.
     pub(crate) async fn next(&mut self) -> Option<(usize, Event)> {
         let (index, event) = self.events.next().await?;
-        if let (Event::Ended(ending), Some(entry)) = (&event, self.entries.get(index)) {
-            entry.end(ending);
+        match (&event, self.entries.get(index)) {
+            (Event::Progress(progress), Some(entry)) => entry.moved(progress),
+            (Event::Ended(ending), Some(entry)) => entry.end(ending),
+            (_, None) => {}
         }
         Some((index, event))
     }

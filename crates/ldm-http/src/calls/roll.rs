@@ -1,14 +1,17 @@
 //! The roll: jobs that run for a connection, and those that did a short while ago.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use ldm_core::{Ending, Failure, JobId, Priority, Progress, Request, Tenant, Terms};
 use ldm_engine::Watch;
+use tokio::sync::Notify;
 
 /// Jobs on the roll at most; those that ended longest ago leave first.
 const MOST: usize = 4096;
+/// Jobs that have left the roll and are remembered by their ids, at most.
+const MOST_DEPARTED: usize = 16_384;
 
 /// Where a job is, or how it ended.
 #[derive(Clone, Debug)]
@@ -30,13 +33,20 @@ pub(crate) struct Entry {
     priority: Priority,
     label: Option<String>,
     created: SystemTime,
+    started: OnceLock<SystemTime>,
     ended: OnceLock<(SystemTime, State)>,
+    over: Notify,
 }
 
 impl Entry {
     /// The job.
     pub(crate) fn id(&self) -> JobId {
         self.watch.id()
+    }
+
+    /// On whose behalf it runs.
+    pub(crate) fn tenant(&self) -> &Tenant {
+        &self.tenant
     }
 
     /// How urgent it is.
@@ -59,6 +69,11 @@ impl Entry {
         self.created
     }
 
+    /// When it left the queue, if somebody listened.
+    pub(crate) fn started(&self) -> Option<SystemTime> {
+        self.started.get().copied()
+    }
+
     /// When it ended, if it has.
     pub(crate) fn ended(&self) -> Option<SystemTime> {
         self.ended.get().map(|(at, _)| *at)
@@ -70,7 +85,6 @@ impl Entry {
     }
 
     /// A look at its progress.
-    #[allow(dead_code, reason = "streams of passing jobs will look")]
     pub(crate) fn watch(&self) -> Watch {
         self.watch.clone()
     }
@@ -78,6 +92,24 @@ impl Entry {
     /// Stops it; one that has ended stays as it is.
     pub(crate) fn cancel(&self) {
         self.watch.cancel();
+    }
+
+    /// Waits until it is written down how it ended.
+    pub(crate) async fn over(&self) {
+        loop {
+            let told = self.over.notified();
+            if self.ended.get().is_some() {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Notes when it left the queue.
+    pub(super) fn moved(&self, progress: &Progress) {
+        if !matches!(progress, Progress::Queued { .. }) {
+            self.started.get_or_init(SystemTime::now);
+        }
     }
 
     /// Writes down how it ended; the first word counts.
@@ -90,48 +122,73 @@ impl Entry {
             };
             (SystemTime::now(), state)
         });
+        self.over.notify_waiters();
     }
 }
 
 /// The roll. A clone is the same roll.
 #[derive(Clone, Default)]
-pub(crate) struct Roll(Arc<Mutex<BTreeMap<JobId, Arc<Entry>>>>);
+pub(crate) struct Roll(Arc<Mutex<Book>>);
+
+#[derive(Default)]
+struct Book {
+    jobs: BTreeMap<JobId, Arc<Entry>>,
+    /// Who left, the longest ago first.
+    departed: VecDeque<(JobId, Tenant)>,
+}
 
 impl Roll {
-    fn book(&self) -> MutexGuard<'_, BTreeMap<JobId, Arc<Entry>>> {
+    fn book(&self) -> MutexGuard<'_, Book> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn enter(&self, watch: Watch, terms: &Terms, label: Option<String>) -> Arc<Entry> {
-        let (created, ended) = (SystemTime::now(), OnceLock::new());
-        let entry = Arc::new(Entry { watch, tenant: terms.tenant.clone(), priority: terms.priority, label, created, ended });
-        let mut book = self.book();
+        let (created, tenant, priority) = (SystemTime::now(), terms.tenant.clone(), terms.priority);
+        let (started, ended, over) = (OnceLock::new(), OnceLock::new(), Notify::new());
+        let entry = Arc::new(Entry { watch, tenant, priority, label, created, started, ended, over });
+        let mut guard = self.book();
+        let Book { jobs, departed } = &mut *guard;
         // Unfinished jobs are bounded by the engine's places, so one that has ended is found early.
-        while book.len() >= MOST
-            && let Some(oldest) = book.values().find(|entry| entry.ended.get().is_some()).map(|entry| entry.id())
+        while jobs.len() >= MOST
+            && let Some(oldest) = jobs.values().find(|entry| entry.ended.get().is_some()).map(|entry| entry.id())
         {
-            book.remove(&oldest);
+            departed.extend(jobs.remove(&oldest).map(|entry| (oldest, entry.tenant.clone())));
         }
-        book.insert(entry.id(), Arc::clone(&entry));
+        while departed.len() > MOST_DEPARTED {
+            departed.pop_front();
+        }
+        jobs.insert(entry.id(), Arc::clone(&entry));
         entry
     }
 
     /// The tenant's job of that id.
     pub(crate) fn find(&self, tenant: &Tenant, id: JobId) -> Option<Arc<Entry>> {
-        self.book().get(&id).filter(|entry| entry.tenant == *tenant).cloned()
+        self.book().jobs.get(&id).filter(|entry| entry.tenant == *tenant).cloned()
     }
 
-    /// The tenant's jobs that were handed in before `before`, the newest first.
-    pub(crate) fn list(&self, tenant: &Tenant, before: Option<JobId>, limit: usize) -> Vec<Arc<Entry>> {
+    /// Whether the tenant had a job of that id, which has left the roll not too long ago.
+    pub(crate) fn departed(&self, tenant: &Tenant, id: JobId) -> bool {
+        self.book().departed.iter().any(|(job, owner)| *job == id && owner == tenant)
+    }
+
+    /// The tenant's jobs that were handed in before `before` and that are `wanted`, the newest first.
+    pub(crate) fn list(
+        &self,
+        tenant: &Tenant,
+        before: Option<JobId>,
+        limit: usize,
+        wanted: impl Fn(&Entry) -> bool,
+    ) -> Vec<Arc<Entry>> {
         let book = self.book();
-        let own = book.values().rev().filter(|entry| before.is_none_or(|before| entry.id() < before) && entry.tenant == *tenant);
+        let earlier = book.jobs.values().rev().filter(|entry| before.is_none_or(|before| entry.id() < before));
+        let own = earlier.filter(|entry| entry.tenant == *tenant && wanted(entry));
         own.take(limit).cloned().collect()
     }
 
     /// The tenant's jobs, of that label where one is given, the oldest first.
     pub(crate) fn of(&self, tenant: &Tenant, label: Option<&str>) -> Vec<Arc<Entry>> {
         let book = self.book();
-        let own = book.values().filter(|entry| entry.tenant == *tenant && (label.is_none() || entry.label() == label));
+        let own = book.jobs.values().filter(|entry| entry.tenant == *tenant && (label.is_none() || entry.label() == label));
         own.cloned().collect()
     }
 }

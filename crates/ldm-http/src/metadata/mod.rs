@@ -35,6 +35,19 @@ impl Notes {
         Self { parameters: infotext(request, sampler).replace('\0', " "), latentd: parameters, made: String::new() }
     }
 
+    /// What a file says of itself, for another file of the same picture, of that format and quality.
+    pub(crate) fn again(found: Found, format: &str, quality: Option<u8>) -> Self {
+        let text = |object: Option<serde_json::Map<String, serde_json::Value>>| {
+            object.and_then(|object| serde_json::to_string(&object).ok()).unwrap_or_default()
+        };
+        let latentd = found.latentd.map(|mut said| {
+            said.insert("format".to_owned(), format.into());
+            quality.map(|quality| said.insert("quality".to_owned(), quality.into()));
+            said
+        });
+        Self { parameters: found.parameters.unwrap_or_default(), latentd: text(latentd), made: text(found.made) }
+    }
+
     /// With what made the picture beside its request, as JSON.
     pub(crate) fn made(self, made: String) -> Self {
         Self { made, ..self }

@@ -56,6 +56,8 @@ pub struct Metrics {
     retirements: IntCounterVec,
     restarts: IntCounterVec,
     survived: IntCounterVec,
+    webhooks: IntCounterVec,
+    webhooks_abandoned: IntCounter,
     tenants: Bounded,
     models: Bounded,
     /// Read when somebody looks; one at a time.
@@ -104,6 +106,8 @@ impl Metrics {
             retirements: book.counts("latentd_worker_retirements_total", "Workers that were taken out of service", &["worker"]),
             restarts: book.counts("latentd_worker_restarts_total", "Workers that began again", &["worker"]),
             survived: book.counts("latentd_faults_survived_total", "Calls that failed and whose jobs went on", &["kind"]),
+            webhooks: book.counts("latentd_webhook_attempts_total", "Calls of webhooks by what came of them", &["outcome"]),
+            webhooks_abandoned: book.count("latentd_webhooks_abandoned_total", "Ends of jobs that nobody took in time"),
             tenants: Bounded::new(TENANTS),
             models: Bounded::new(MODELS),
             names: book.names,
@@ -132,6 +136,16 @@ impl Metrics {
 
     pub(crate) fn rejected(&self, reason: &str) {
         self.rejected.with_label_values(&[reason]).inc();
+    }
+
+    /// A webhook was called: `delivered`, `failed` or `blocked`.
+    pub(crate) fn webhook(&self, outcome: &str) {
+        self.webhooks.with_label_values(&[outcome]).inc();
+    }
+
+    /// An end is told no more.
+    pub(crate) fn webhook_abandoned(&self) {
+        self.webhooks_abandoned.inc();
     }
 
     /// A picture's file was written.

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod claims;
 pub mod fences;
+pub mod hooks;
 pub mod losses;
 pub mod random;
 pub mod views;
@@ -53,6 +54,8 @@ pub fn job(tenant: &str) -> NewJob {
         name: None,
         deadline: None,
         not_before: None,
+        note: String::new(),
+        hook: None,
     }
 }
 
@@ -164,7 +167,10 @@ macro_rules! ledger_contract {
             losses: a_lost_lease_keeps_the_place, a_restarted_node_is_another, a_late_beat_revives, the_second_try_runs_alone,
                 a_lone_job_waits_for_an_empty_node, the_third_crash_fails, draining_is_no_crash, leaving_is_no_crash,
                 a_lost_claim_comes_back, a_lost_job_that_was_canceled_ends;
-            views: positions_count, pages_are_stable, load_is_the_sum, old_records_go, unfinished_jobs_are_not_forgotten;
+            views: positions_count, pages_are_stable, pages_of_one_phase, load_is_the_sum, old_records_go,
+                unfinished_jobs_are_not_forgotten, the_departed_are_remembered;
+            hooks: an_end_is_told_until_it_is_settled, every_way_of_ending_is_told, only_wanted_ends_are_told,
+                an_end_outlives_its_record, sixteen_tellers_tell_once, ends_to_be_told_are_bounded;
             random: any_order_of_calls;
         }
     };

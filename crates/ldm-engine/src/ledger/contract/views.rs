@@ -3,7 +3,7 @@
 use ldm_core::{JobId, Priority, Tenant};
 
 use super::{Bench, SECOND, done, job, queued_at, wide};
-use crate::ledger::{LedgerLimits, NewJob, Query, Retention};
+use crate::ledger::{LedgerLimits, NewJob, Outcome, Phase, Query, Retention};
 
 type Make = fn(LedgerLimits) -> Bench;
 
@@ -31,7 +31,7 @@ pub async fn pages_are_stable(make: Make) {
         bench.accept(job("b")).await;
     }
     let mut seen = Vec::new();
-    let mut query = Query { tenant: Tenant::new("a"), before: None, limit: 3 };
+    let mut query = Query { tenant: Tenant::new("a"), before: None, phases: Vec::new(), limit: 3 };
     loop {
         let page = bench.ledger.list(&query).await.unwrap();
         seen.extend(page.jobs.iter().map(|view| view.id));
@@ -44,6 +44,45 @@ pub async fn pages_are_stable(make: Make) {
     }
     ids.reverse();
     assert_eq!(seen, ids);
+}
+
+/// Pages show the wanted phases alone, and go on where they stopped.
+pub async fn pages_of_one_phase(make: Make) {
+    let bench = make(wide());
+    let node = bench.node().await;
+    let mut ids = Vec::new();
+    for _ in 0..9 {
+        ids.push(bench.accept(job("a")).await);
+    }
+    bench.accept(job("b")).await;
+    let failed = || Outcome::Failed { reason: "device".into(), message: String::new() };
+    let fences: Vec<_> =
+        bench.claim(&node, 6).await.into_iter().map(|claim| claim.fence).filter(|f| ids.contains(&f.id)).collect();
+    bench.ledger.finish(&fences[0], done()).await.unwrap();
+    bench.ledger.finish(&fences[1], failed()).await.unwrap();
+    bench.ledger.finish(&fences[2], done()).await.unwrap();
+    bench.ledger.cancel(ids[8]).await.unwrap();
+    let listed = async |phases: &[Phase]| {
+        let mut seen: Vec<JobId> = Vec::new();
+        let mut query = Query { tenant: Tenant::new("a"), before: None, phases: phases.to_vec(), limit: 1 };
+        loop {
+            let page = bench.ledger.list(&query).await.unwrap();
+            assert!(page.jobs.iter().all(|view| phases.is_empty() || phases.contains(&view.state.phase())));
+            seen.extend(page.jobs.iter().map(|view| view.id));
+            match page.next {
+                Some(next) => query.before = Some(next),
+                None => return seen,
+            }
+        }
+    };
+    let mut good = vec![fences[0].id, fences[2].id];
+    good.sort_by_key(|id| std::cmp::Reverse(*id));
+    assert_eq!(listed(&[Phase::Succeeded]).await, good);
+    assert_eq!(listed(&[Phase::Failed, Phase::Canceled]).await.len(), 2);
+    assert_eq!(listed(&[Phase::Canceled]).await, [ids[8]]);
+    assert_eq!(listed(&[Phase::Expired]).await, []);
+    assert_eq!(listed(&[Phase::Queued]).await.len() + listed(&[Phase::Running]).await.len(), 5);
+    assert_eq!((listed(&Phase::ALL).await.len(), listed(&[]).await.len()), (9, 9));
 }
 
 /// The load is the sum of what was handed in.
@@ -93,6 +132,29 @@ pub async fn old_records_go(make: Make) {
     assert_eq!(stale(keep).await, []);
     assert_eq!(bench.ledger.get(&ids).await.unwrap().len(), 4);
     bench.accept(NewJob { name: Some("n0".into()), fingerprint: [9; 32], ..job("a") }).await;
+}
+
+/// Who asks for a forgotten job of theirs hears that it was there, by id and by name, for as many jobs as are remembered.
+pub async fn the_departed_are_remembered(make: Make) {
+    let bench = make(LedgerLimits { departed: 3, ..wide() });
+    let (a, b) = (Tenant::new("a"), Tenant::new("b"));
+    let departed = async |tenant: &Tenant, handle: &str| bench.ledger.departed(tenant, handle).await.unwrap();
+    let mut ids = Vec::new();
+    for n in 0..4 {
+        let id = bench.accept(NewJob { name: Some(format!("n{n}")), ..job("a") }).await;
+        bench.ledger.cancel(id).await.unwrap();
+        assert!(!departed(&a, &id.to_string()).await && !departed(&a, &format!("n{n}")).await, "it is still there");
+        ids.push(id);
+    }
+    bench.ledger.forget(&ids[..3]).await.unwrap();
+    for n in 0..3 {
+        assert!(departed(&a, &ids[n].to_string()).await && departed(&a, &format!("n{n}")).await);
+        assert!(!departed(&b, &ids[n].to_string()).await && !departed(&b, &format!("n{n}")).await, "another tenant's");
+    }
+    bench.ledger.forget(&[ids[3], ids[3], JobId::new()]).await.unwrap();
+    assert!(!departed(&a, &ids[0].to_string()).await && !departed(&a, "n0").await, "three are remembered");
+    assert!(departed(&a, &ids[1].to_string()).await && departed(&a, "n3").await);
+    assert!(!departed(&a, &JobId::new().to_string()).await && !departed(&a, "nobody").await);
 }
 
 /// A job that has not ended is neither pruned nor forgotten.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ldm_core::{JobId, Priority};
+use ldm_core::{JobId, Priority, Tenant};
 
 use super::book::{Book, Node};
-use super::record::{Phase, Record};
+use super::record::{Record, State};
 use crate::ledger::{
     Fence, JobView, LEASE, LaneLoad, LedgerLoad, MAX_PAGE, NodeId, NodeState, Order, Page, Query, Retention, Stale, Timestamp,
 };
@@ -49,7 +49,8 @@ impl Book {
             Some(before) => Box::new(self.jobs.range(..before).rev().map(|(_, record)| record)),
             None => Box::new(self.jobs.values().rev()),
         };
-        let mut own = records.filter(|record| record.job.tenant == query.tenant);
+        let wanted = |record: &Record| query.phases.is_empty() || query.phases.contains(&record.state.phase());
+        let mut own = records.filter(|record| record.job.tenant == query.tenant && wanted(record));
         let jobs: Vec<JobView> = own.by_ref().take(limit).map(|record| record.view(&self.queue)).collect();
         let next = own.next().and_then(|_| jobs.last().map(|last| last.id));
         Page { jobs, next }
@@ -61,7 +62,7 @@ impl Book {
             let (model, priority) = (&record.job.model, record.job.priority);
             let empty = || LaneLoad { model: model.clone(), priority, queued: 0, running: 0, outstanding_ms: 0 };
             let lane = lanes.entry((model, priority)).or_insert_with(empty);
-            *if record.phase == Phase::Queued { &mut lane.queued } else { &mut lane.running } += 1;
+            *if record.state == State::Queued { &mut lane.queued } else { &mut lane.running } += 1;
             lane.outstanding_ms += record.job.cost_ms;
         }
         LedgerLoad {
@@ -70,6 +71,7 @@ impl Book {
             capacity: self.capacity(now),
             nodes: self.nodes.values().filter(|node| node.expires > now).count() as u64,
             ended: self.ended.len() as u64,
+            untold: self.outbox.untold(),
         }
     }
 
@@ -95,7 +97,17 @@ impl Book {
             let job = record.job;
             self.ended.remove(&(record.ended.unwrap_or_default(), *id));
             job.key.map(|key| self.keys.remove(&(job.tenant.clone(), key)));
-            job.name.map(|name| self.names.remove(&(job.tenant.clone(), name)));
+            job.name.as_ref().map(|name| self.names.remove(&(job.tenant.clone(), name.clone())));
+            self.departed.push_back((job.tenant, *id, job.name));
         }
+        while self.departed.len() as u64 > self.limits.departed {
+            self.departed.pop_front();
+        }
+    }
+
+    pub(super) fn departed(&self, tenant: &Tenant, handle: &str) -> bool {
+        let id = handle.parse().ok();
+        let is = |name: &Option<String>, job: JobId| id == Some(job) || name.as_deref() == Some(handle);
+        self.departed.iter().rev().any(|(owner, job, name)| owner == tenant && is(name, *job))
     }
 }

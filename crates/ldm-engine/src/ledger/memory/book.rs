@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use ldm_core::{JobId, Priority, Tenant};
 
+use super::outbox::Outbox;
 use super::queue::Queue;
-use super::record::{Phase, Record};
+use super::record::{Record, State};
 use crate::ledger::rules::{self, Loss, Turns, Usage};
 use crate::ledger::{
     Claim, Fence, Finish, Kept, LedgerError, LedgerLimits, MAX_TOMBSTONES, NewJob, NodeId, ObjectRef, Outcome, REFUSED_PAUSE,
@@ -22,7 +23,7 @@ pub(super) struct Node {
 
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    limits: LedgerLimits,
+    pub(super) limits: LedgerLimits,
     pub(super) jobs: BTreeMap<JobId, Record>,
     pub(super) queue: Queue,
     pub(super) nodes: BTreeMap<NodeId, Node>,
@@ -41,6 +42,9 @@ pub(super) struct Book {
     pub(super) ended: BTreeSet<(Timestamp, JobId)>,
     /// Canceled before they came.
     tombstones: VecDeque<(Timestamp, JobId)>,
+    pub(super) outbox: Outbox,
+    /// Forgotten, the longest ago first.
+    pub(super) departed: VecDeque<(Tenant, JobId, Option<String>)>,
 }
 
 impl Book {
@@ -72,7 +76,7 @@ impl Book {
         self.enter(job, now);
         self.tombstones.retain(|(until, _)| *until > now);
         if self.tombstones.iter().any(|(_, canceled)| *canceled == id) {
-            self.end(id, Phase::Ended(Outcome::Canceled), now);
+            self.end(id, State::Ended(Outcome::Canceled), now);
         }
         Submitted::New(self.jobs[&id].view(&self.queue))
     }
@@ -90,6 +94,7 @@ impl Book {
         self.usage.bytes += rules::live_bytes(&job);
         self.usage.cost_ms += job.cost_ms;
         *self.tenants.entry(job.tenant.clone()).or_default() += 1;
+        self.outbox.enter(&job);
         let record = Record::new(job, *last, now);
         self.queue.push(record.waiting(), now);
         self.jobs.insert(record.id(), record);
@@ -97,7 +102,13 @@ impl Book {
 
     fn usage(&self, tenant: &Tenant, now: Timestamp) -> Usage {
         let tenant_jobs = self.tenants.get(tenant).copied().unwrap_or(0);
-        Usage { tenant_jobs, records: self.jobs.len() as u64, capacity: self.capacity(now), ..self.usage }
+        Usage {
+            tenant_jobs,
+            records: self.jobs.len() as u64,
+            capacity: self.capacity(now),
+            hooks: self.outbox.len(),
+            ..self.usage
+        }
     }
 
     pub(super) fn capacity(&self, now: Timestamp) -> u64 {
@@ -138,7 +149,7 @@ impl Book {
             if self.jobs[&id].job.deadline.is_none_or(|deadline| deadline > now) {
                 return Some(id);
             }
-            self.end(id, Phase::Expired, now);
+            self.end(id, State::Expired, now);
         }
     }
 
@@ -147,7 +158,7 @@ impl Book {
         self.queue.remove(&record.waiting());
         let clock = self.clocks.entry(record.job.priority).or_default();
         *clock = (*clock).max(record.vft);
-        record.phase = Phase::Running(node.clone());
+        record.state = State::Running(node.clone());
         record.epoch += 1;
         record.started = Some(now);
         self.held.entry(node.clone()).or_default().insert(id);
@@ -157,7 +168,7 @@ impl Book {
     /// The job, if this fence still holds it.
     pub(super) fn held(&mut self, fence: &Fence) -> Option<&mut Record> {
         let record = self.jobs.get_mut(&fence.id)?;
-        (matches!(record.phase, Phase::Running(_)) && record.epoch == fence.epoch).then_some(record)
+        (matches!(record.state, State::Running(_)) && record.epoch == fence.epoch).then_some(record)
     }
 
     pub(super) fn checkpoint(&mut self, fence: &Fence, ckpt: ObjectRef, step: u32) -> Kept {
@@ -171,7 +182,7 @@ impl Book {
         let Some(record) = self.held(fence) else { return Finish::Superseded };
         match why {
             Release::Expired => {
-                self.end(fence.id, Phase::Expired, now);
+                self.end(fence.id, State::Expired, now);
                 return Finish::Recorded;
             }
             Release::Drained { ckpt, step } => {
@@ -188,7 +199,7 @@ impl Book {
     /// The job loses its holder in good order: it waits again, or ends if somebody wanted it stopped.
     pub(super) fn put_back(&mut self, id: JobId, now: Timestamp) {
         if self.jobs[&id].cancel {
-            self.end(id, Phase::Ended(Outcome::Canceled), now);
+            self.end(id, State::Ended(Outcome::Canceled), now);
         } else {
             self.requeue(id, now);
         }
@@ -198,7 +209,7 @@ impl Book {
         if self.held(fence).is_none() {
             return Finish::Superseded;
         }
-        self.end(fence.id, Phase::Ended(outcome), now);
+        self.end(fence.id, State::Ended(outcome), now);
         Finish::Recorded
     }
 
@@ -211,10 +222,10 @@ impl Book {
             self.tombstones.push_back((now.after(TOMBSTONE), id));
             return false;
         };
-        match record.phase {
-            Phase::Queued => self.end(id, Phase::Ended(Outcome::Canceled), now),
-            Phase::Running(_) => record.cancel = true,
-            Phase::Ended(_) | Phase::Expired => {}
+        match record.state {
+            State::Queued => self.end(id, State::Ended(Outcome::Canceled), now),
+            State::Running(_) => record.cancel = true,
+            State::Ended(_) | State::Expired => {}
         }
         true
     }
@@ -223,13 +234,13 @@ impl Book {
     fn requeue(&mut self, id: JobId, now: Timestamp) {
         self.drop_holder(id);
         let record = self.jobs.get_mut(&id).expect("only jobs that are here are put back");
-        record.phase = Phase::Queued;
+        record.state = State::Queued;
         record.epoch += 1;
         self.queue.push(record.waiting(), now);
     }
 
     fn drop_holder(&mut self, id: JobId) {
-        if let Phase::Running(node) = &self.jobs[&id].phase
+        if let State::Running(node) = &self.jobs[&id].state
             && let Some(held) = self.held.get_mut(node)
         {
             held.remove(&id);
@@ -240,11 +251,12 @@ impl Book {
     }
 
     /// The one place where a job ends.
-    fn end(&mut self, id: JobId, phase: Phase, now: Timestamp) {
+    fn end(&mut self, id: JobId, state: State, now: Timestamp) {
         self.drop_holder(id);
         let record = self.jobs.get_mut(&id).expect("only jobs that are here end");
         self.queue.remove(&record.waiting());
-        (record.phase, record.ended) = (phase, Some(now));
+        (record.state, record.ended) = (state, Some(now));
+        self.outbox.ended(id, record.state.phase(), now);
         self.ended.insert((now, id));
         self.usage.jobs -= 1;
         self.usage.bytes -= rules::live_bytes(&record.job);
@@ -279,14 +291,14 @@ impl Book {
                         reaped.failed += 1
                     }
                     record.epoch += 1;
-                    self.end(id, Phase::Ended(outcome), now);
+                    self.end(id, State::Ended(outcome), now);
                 }
             }
         }
-        let late = |record: &&Record| record.phase == Phase::Queued && record.job.deadline.is_some_and(|at| at <= now);
+        let late = |record: &&Record| record.state == State::Queued && record.job.deadline.is_some_and(|at| at <= now);
         let late: Vec<JobId> = self.jobs.values().filter(late).map(Record::id).collect();
         reaped.expired = late.len() as u64;
-        late.into_iter().for_each(|id| self.end(id, Phase::Expired, now));
+        late.into_iter().for_each(|id| self.end(id, State::Expired, now));
         let clocks = &self.clocks;
         self.shares.retain(|(_, class), last| *last > clocks.get(class).copied().unwrap_or(0));
         let due = self.queue.mature(now);

@@ -2,6 +2,7 @@
 
 mod ask;
 mod book;
+mod outbox;
 mod queue;
 mod record;
 
@@ -13,8 +14,9 @@ use ldm_core::{JobId, Tenant};
 
 use self::book::Book;
 use super::{
-    Bell, Claim, Clock, Fence, Finish, JobView, Kept, Ledger, LedgerError, LedgerLimits, LedgerLoad, NewJob, NodeId, NodeState,
-    ObjectRef, Order, Outcome, Page, Query, Reaped, Release, Retention, Stale, Submitted, SystemClock, Wake, Want, rules,
+    Bell, Claim, Clock, Delivery, Fence, Finish, JobView, Kept, Ledger, LedgerError, LedgerLimits, LedgerLoad, NewJob, NodeId,
+    NodeState, ObjectRef, Order, Outcome, Page, Query, Reaped, Release, Retention, Stale, Submitted, SystemClock, Timestamp,
+    Wake, Want, rules,
 };
 use crate::guard::lock;
 
@@ -129,5 +131,17 @@ impl Ledger for Memory {
     async fn forget(&self, ids: &[JobId]) -> Result<(), LedgerError> {
         lock(&self.book).forget(ids);
         Ok(())
+    }
+
+    async fn departed(&self, tenant: &Tenant, handle: &str) -> Result<bool, LedgerError> {
+        Ok(lock(&self.book).departed(tenant, handle))
+    }
+
+    async fn take_hooks(&self, most: u32) -> Result<Vec<Delivery>, LedgerError> {
+        Ok(lock(&self.book).outbox.take(most, self.clock.now()))
+    }
+
+    async fn settle_hook(&self, delivery: &Delivery, again: Option<Timestamp>) -> Result<bool, LedgerError> {
+        Ok(lock(&self.book).outbox.settle(delivery, again))
     }
 }

@@ -4,21 +4,35 @@ use ldm_core::JobId;
 
 use super::queue::{Queue, Waiting};
 use crate::ledger::rules::{live_bytes, outcome_bytes};
-use crate::ledger::{Claim, Fence, JobState, JobView, NewJob, NodeId, ObjectRef, Outcome, Stale, Timestamp};
+use crate::ledger::{Claim, Fence, JobState, JobView, NewJob, NodeId, ObjectRef, Outcome, Phase, Stale, Timestamp};
 
 /// Where a job is.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Phase {
+pub(super) enum State {
     Queued,
     Running(NodeId),
     Ended(Outcome),
     Expired,
 }
 
+impl State {
+    /// The same in a word.
+    pub(super) fn phase(&self) -> Phase {
+        match self {
+            Self::Queued => Phase::Queued,
+            Self::Running(_) => Phase::Running,
+            Self::Ended(Outcome::Succeeded { .. }) => Phase::Succeeded,
+            Self::Ended(Outcome::Failed { .. }) => Phase::Failed,
+            Self::Ended(Outcome::Canceled) => Phase::Canceled,
+            Self::Expired => Phase::Expired,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     pub(super) job: NewJob,
-    pub(super) phase: Phase,
+    pub(super) state: State,
     pub(super) epoch: u64,
     pub(super) crashes: u32,
     pub(super) cancel: bool,
@@ -34,7 +48,7 @@ impl Record {
     pub(super) fn new(job: NewJob, vft: u64, created: Timestamp) -> Self {
         Self {
             job,
-            phase: Phase::Queued,
+            state: State::Queued,
             epoch: 0,
             crashes: 0,
             cancel: false,
@@ -57,12 +71,12 @@ impl Record {
     }
 
     pub(super) fn is_terminal(&self) -> bool {
-        matches!(self.phase, Phase::Ended(_) | Phase::Expired)
+        matches!(self.state, State::Ended(_) | State::Expired)
     }
 
     /// Bytes that its record counts once it has ended.
     pub(super) fn kept_bytes(&self) -> u64 {
-        let outcome = if let Phase::Ended(outcome) = &self.phase { outcome_bytes(outcome) } else { 0 };
+        let outcome = if let State::Ended(outcome) = &self.state { outcome_bytes(outcome) } else { 0 };
         let ckpt = self.ckpt.as_ref().map_or(0, |ckpt| ckpt.bytes);
         live_bytes(&self.job).saturating_add(outcome).saturating_add(ckpt)
     }
@@ -85,11 +99,11 @@ impl Record {
     }
 
     pub(super) fn view(&self, queue: &Queue) -> JobView {
-        let state = match &self.phase {
-            Phase::Queued => JobState::Queued { position: queue.position(&self.waiting()) },
-            Phase::Running(node) => JobState::Running { node: node.clone(), step: self.step },
-            Phase::Ended(outcome) => JobState::Ended(outcome.clone()),
-            Phase::Expired => JobState::Expired,
+        let state = match &self.state {
+            State::Queued => JobState::Queued { position: queue.position(&self.waiting()) },
+            State::Running(node) => JobState::Running { node: node.clone(), step: self.step },
+            State::Ended(outcome) => JobState::Ended(outcome.clone()),
+            State::Expired => JobState::Expired,
         };
         JobView {
             id: self.job.id,
@@ -107,12 +121,13 @@ impl Record {
             started: self.started,
             ended: self.ended,
             deadline: self.job.deadline,
+            note: self.job.note.clone(),
         }
     }
 
     pub(super) fn stale(&self) -> Stale {
-        let outputs: &[ObjectRef] = match &self.phase {
-            Phase::Ended(Outcome::Succeeded { outputs, .. }) => outputs,
+        let outputs: &[ObjectRef] = match &self.state {
+            State::Ended(Outcome::Succeeded { outputs, .. }) => outputs,
             _ => &[],
         };
         let keys = self.job.inputs.iter().chain(&self.ckpt).chain(outputs).map(|object| object.key.clone()).collect();

@@ -21,10 +21,10 @@ use crate::negotiate::Form;
 /// Submits the order and answers in that form. Dropping the future, as axum does when the client goes, drops the call.
 pub(super) async fn answer(app: App, guest: Guest, form: Form, order: Order) -> Result<Response, ApiError> {
     let Guest { access, caller, leaving } = guest;
-    let Order { requests, terms, encoding, catalogue } = order;
+    let Order { requests, terms, encoding, catalogue, .. } = order;
     let Some(first) = requests.first() else { return Err(ApiError::internal()) };
     let parameters = wire::Parameters::of(first, requests.len(), encoding);
-    let submission = Submission { leaving, ..Submission::new(requests, terms) };
+    let submission = Submission { leaving, encoding, ..Submission::new(requests, terms) };
     let call = Call::start(&app, &access, &caller, submission).await?;
     let desk = Desk { press: Press::new(app, access, catalogue, encoding, &call), parameters };
     match form {

@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use axum::response::Response;
 use axum::response::sse::Event as Sent;
 use futures_util::stream;
-use ldm_core::{Event, Progress};
+use ldm_core::{Event, Preview, Progress};
 use serde::Serialize;
 
 use super::answer::Desk;
 use super::wire;
 use crate::calls::Call;
-use crate::codec::{self, Encoding, Format, base64};
+use crate::codec::{self, Codec, Encoding, Format, base64};
 use crate::error::ApiError;
 use crate::sse;
 
@@ -82,18 +82,23 @@ impl Watch {
                 // The newest preview comes along with every later step.
                 if let Some(preview) = preview.filter(|preview| preview.step > self.previewed[image]) {
                     self.previewed[image] = preview.step;
-                    let step = preview.step;
-                    let (width, height) = (preview.image.width(), preview.image.height());
-                    let pixels = u64::from(width) * u64::from(height);
-                    let write = move || codec::encode(&preview.image, PREVIEW, None).map(base64);
-                    let (b64, _) = desk.press.app.codec.write(pixels, write).await?;
-                    let shown = wire::Preview { image, step, b64, mime: PREVIEW.format.mime(), width, height };
+                    let shown = self::preview(&desk.press.app.codec, image, preview).await?;
                     self.ready.push_back(event("preview", &shown));
                 }
             }
         }
         Ok(())
     }
+}
+
+/// A preview on the wire.
+pub(super) async fn preview(codec: &Codec, image: usize, preview: Preview) -> Result<wire::Preview, ApiError> {
+    let step = preview.step;
+    let (width, height) = (preview.image.width(), preview.image.height());
+    let pixels = u64::from(width) * u64::from(height);
+    let write = move || codec::encode(&preview.image, PREVIEW, None).map(base64);
+    let (b64, _) = codec.write(pixels, write).await?;
+    Ok(wire::Preview { image, step, b64, mime: PREVIEW.format.mime(), width, height })
 }
 
 fn event(name: &str, data: &impl Serialize) -> Sent {

@@ -33,6 +33,7 @@ mod wire;
 
 pub(crate) use answer::{infotext, notes, parameters};
 pub use jobs::keeper;
+pub(crate) use jobs::{Replays, job_text};
 
 use axum::Router;
 use axum::routing::{get, post};

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use ldm_core::{Catalogue, Model, Request, Task, Terms, Violation};
+use ldm_engine::ledger::Hook;
 
 use super::body::Body;
 use super::fields::Fields;
 use super::readers::Pixels;
-use super::{draft, routes, terms};
+use super::{draft, jobs, routes, terms};
 use crate::App;
 use crate::codec::{Encoding, Format};
 use crate::error::ApiError;
 use crate::negotiate::Form;
+use crate::webhooks::Webhooks;
 
 /// Bodies beyond this are parsed off the runtime's threads.
 const SMALL: usize = 64 << 10;
@@ -28,6 +30,19 @@ pub(super) struct Order {
     pub(super) encoding: Encoding,
     /// What it was checked against.
     pub(super) catalogue: Arc<Catalogue>,
+    /// Who wants to hear how it ended; of named jobs alone.
+    pub(super) hook: Option<Hook>,
+}
+
+/// What a body is read by.
+struct Reader {
+    /// Without one the body says it, and is a named job's.
+    task: Option<Task>,
+    form: Form,
+    catalogue: Arc<Catalogue>,
+    /// Pixels of a picture at most.
+    pixels: u64,
+    webhooks: Option<Webhooks>,
 }
 
 impl Order {
@@ -35,17 +50,17 @@ impl Order {
     pub(super) async fn read(app: &App, task: Task, form: Form, body: Body) -> Result<Self, ApiError> {
         let read = async {
             let catalogue = app.open()?;
-            let pixels = app.limits.pixels;
+            let reader = Reader { task: Some(task), form, catalogue, pixels: app.limits.pixels, webhooks: None };
             let small = !routes::takes_pictures(task) && body.len() <= SMALL;
             if small {
-                return Self::parse(Some(task), body, form, catalogue, pixels);
+                return Self::parse(body, reader);
             }
             // Unpacking a picture for a queue that is full would be work for nothing.
             let load = app.service.load();
             if load.queued + load.running >= load.limit {
                 return Err(ApiError::full(load.limit, app.service.until_free(1)));
             }
-            app.codec.run(move || Self::parse(Some(task), body, form, catalogue, pixels)).await?
+            app.codec.run(move || Self::parse(body, reader)).await?
         };
         read.await.inspect_err(|error| app.metrics.rejected(error.code))
     }
@@ -53,15 +68,18 @@ impl Order {
     /// Reads a body that says its task itself.
     pub(super) async fn read_any(app: &App, body: Body) -> Result<Self, ApiError> {
         let read = async {
-            let (catalogue, pixels) = (app.open()?, app.limits.pixels);
-            app.codec.run(move || Self::parse(None, body, Form::Json, catalogue, pixels)).await?
+            let (catalogue, webhooks) = (app.open()?, app.webhooks.clone());
+            let reader = Reader { task: None, form: Form::Json, catalogue, pixels: app.limits.pixels, webhooks };
+            app.codec.run(move || Self::parse(body, reader)).await?
         };
         read.await.inspect_err(|error| app.metrics.rejected(error.code))
     }
 
-    /// All of the reading that needs no runtime; without a task the body says it.
-    fn parse(task: Option<Task>, body: Body, form: Form, catalogue: Arc<Catalogue>, pixels: u64) -> Result<Self, ApiError> {
+    /// All of the reading that needs no runtime.
+    fn parse(body: Body, reader: Reader) -> Result<Self, ApiError> {
+        let Reader { task, form, catalogue, pixels, webhooks } = reader;
         let mut fields = Fields::of(body)?;
+        let hook = if task.is_none() { jobs::hook(&mut fields, webhooks.as_ref()) } else { None };
         let Some(task) = task.or_else(|| fields.task(&Task::ALL)) else { return Err(fields.bad.into()) };
         if !catalogue.models.iter().any(|model| model.tasks.contains(&task)) {
             return Err(unsupported(task, &catalogue));
@@ -84,7 +102,7 @@ impl Order {
             bad.0.extend(news);
         }
         match checked {
-            Ok(requests) if bad.is_empty() => Ok(Self { requests, terms, encoding, catalogue }),
+            Ok(requests) if bad.is_empty() => Ok(Self { requests, terms, encoding, catalogue, hook }),
             _ if pixels.exceeded => {
                 let status = StatusCode::PAYLOAD_TOO_LARGE;
                 Err(ApiError { status, code: "picture_too_large", ..bad.into() })
@@ -137,7 +155,8 @@ mod tests {
         catalogue.models[0].tasks = vec![Task::Txt2Img, Task::Rdm];
         let catalogue = Arc::new(catalogue);
         let ask = |task: Option<Task>, body: &'static str| {
-            Order::parse(task, Body::Json(body.into()), Form::Json, Arc::clone(&catalogue), 64)
+            let reader = Reader { task, form: Form::Json, catalogue: Arc::clone(&catalogue), pixels: 64, webhooks: None };
+            Order::parse(Body::Json(body.into()), reader)
         };
         for error in [ask(Some(Task::Layout), "{\"stepz\": 1}"), ask(None, "{\"task\": \"layout\"}")] {
             let error = error.unwrap_err();

@@ -24,7 +24,7 @@ pub(super) async fn answer(app: App, guest: Guest, family: &'static str, order: 
     let Guest { access, caller, leaving } = guest;
     let Order { requests, encoding, reply, partial, catalogue } = order;
     let terms = Terms { priority: Priority::Interactive, ..Terms::default() };
-    let submission = Submission { leaving, ..Submission::new(requests, terms) };
+    let submission = Submission { leaving, encoding, ..Submission::new(requests, terms) };
     let call = Call::start(&app, &access, &caller, submission).await?;
     let press = Press::new(app, access, catalogue, encoding, &call);
     match partial {

@@ -1,12 +1,17 @@
-//! Named jobs as JSON.
+//! Jobs and their events as JSON.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ldm_core::{JobId, Progress};
-use ldm_engine::ledger::{JobState, JobView, ObjectRef, Outcome};
+use ldm_engine::ledger::{JobState, JobView, ObjectRef, Outcome, Phase, Retention};
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::calls::{Entry, State};
+use super::forecast::{self, Live};
+use super::replay::last_id;
+use crate::App;
+use crate::calls::{Entry, Note, State};
+use crate::error::ApiError;
 
 /// The answer of `GET /v1/jobs`.
 #[derive(Serialize)]
@@ -16,9 +21,9 @@ pub(super) struct Jobs {
     pub(super) next: Option<String>,
 }
 
-/// A named job.
+/// A job.
 #[derive(Serialize)]
-pub(super) struct Job {
+pub(crate) struct Job {
     id: String,
     name: Option<String>,
     state: &'static str,
@@ -27,12 +32,18 @@ pub(super) struct Job {
     /// Jobs that come before it, while it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<u64>,
-    /// Steps done, while it runs here for a connection.
+    /// Steps done of its foremost unfinished picture, while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     step: Option<u32>,
-    /// Steps in all.
+    /// Steps of that picture in all.
     #[serde(skip_serializing_if = "Option::is_none")]
     steps: Option<u32>,
+    /// How much is done, 0 to 1; absent where nothing will come of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<f64>,
+    /// Milliseconds until its pictures are there, about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    eta_ms: Option<u64>,
     /// Whether it outlives the connection that asked for it.
     kept: bool,
     /// Somebody wants it stopped.
@@ -41,6 +52,8 @@ pub(super) struct Job {
     created_ms: u64,
     started_ms: Option<u64>,
     ended_ms: Option<u64>,
+    /// Until then it is kept, unless others need the place.
+    expires_ms: Option<u64>,
     /// How often the process that ran it died.
     crashes: u32,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -54,34 +67,83 @@ pub(super) struct Job {
 struct JobImage {
     /// Where it is.
     url: String,
+    /// Of the PNG that is kept.
     bytes: u64,
-    /// SHA-256 of the file.
+    /// SHA-256 of that file.
     sha256: String,
     /// What made it.
-    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
-    parameters: serde_json::Value,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    parameters: Value,
 }
 
-/// Why a named job has no pictures.
+/// Why a job has no pictures.
 #[derive(Serialize)]
 struct JobError {
     code: String,
     message: String,
 }
 
+/// `queued`.
+#[derive(Serialize)]
+pub(super) struct Queued {
+    pub(super) position: u64,
+}
+
+/// `progress`.
+#[derive(Serialize)]
+pub(super) struct Moved {
+    image: usize,
+    stage: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<u32>,
+}
+
+impl Moved {
+    pub(super) fn of(image: usize, progress: &Progress) -> Self {
+        let stage = |stage| Self { image, stage, step: None, steps: None };
+        match progress {
+            Progress::Queued { .. } => stage("queue"),
+            Progress::Preparing => stage("prepare"),
+            Progress::Decoding => stage("decode"),
+            Progress::Step { step, steps, .. } => Self { step: Some(*step), steps: Some(*steps), ..stage("step") },
+        }
+    }
+}
+
+/// A passing job's state in a word.
+pub(super) fn phase(state: &State) -> Phase {
+    match state {
+        State::Open(Progress::Queued { .. }) => Phase::Queued,
+        State::Open(_) => Phase::Running,
+        State::Succeeded => Phase::Succeeded,
+        State::Canceled => Phase::Canceled,
+        State::Failed(_) => Phase::Failed,
+    }
+}
+
 impl Job {
-    pub(super) fn of(view: &JobView) -> Self {
+    /// A named job as it is now; one that waits with an estimate, where that is asked for.
+    pub(super) async fn named(app: &App, view: &JobView, estimate: bool) -> Result<Self, ApiError> {
+        let live = forecast::named(app, view, estimate).await?;
+        Ok(Self::kept(view, app.node.as_ref().map(|node| node.retention()), live))
+    }
+
+    /// A named job as the ledger has it.
+    pub(crate) fn kept(view: &JobView, retention: Option<&Retention>, live: Live) -> Self {
         let position = match view.state {
             JobState::Queued { position } => Some(position),
             _ => None,
         };
         let (images, error) = match &view.state {
-            JobState::Ended(Outcome::Succeeded { outputs, detail }) => (images(view.id, outputs, detail), None),
+            JobState::Ended(Outcome::Succeeded { outputs, detail }) => (images(view.id, outputs, detail, &view.note), None),
             JobState::Ended(Outcome::Failed { reason, message }) => {
                 (Vec::new(), Some(JobError { code: reason.clone(), message: message.clone() }))
             }
             _ => (Vec::new(), None),
         };
+        let expires = view.ended.zip(retention).map(|(ended, retention)| ended.after(retention.ttl).0);
         Self {
             id: view.id.to_string(),
             name: view.name.clone(),
@@ -91,54 +153,83 @@ impl Job {
             position,
             step: None,
             steps: None,
+            progress: None,
+            eta_ms: None,
             kept: true,
             cancel: view.cancel,
             created_ms: view.created.0,
             started_ms: view.started.map(|time| time.0),
             ended_ms: view.ended.map(|time| time.0),
+            expires_ms: expires,
             crashes: view.crashes,
             images,
             error,
         }
+        .live(view.state.phase(), live)
     }
-}
 
-impl Job {
     /// A job that runs for a connection, or did.
-    pub(super) fn passing(entry: &Entry) -> Self {
+    pub(super) fn passing(app: &App, entry: &Entry) -> Self {
         let state = entry.state();
-        let (name, error) = match &state {
-            State::Open(Progress::Queued { .. }) => ("queued", None),
-            State::Open(_) => ("running", None),
-            State::Succeeded => ("succeeded", None),
-            State::Canceled => ("canceled", None),
-            State::Failed(failure) => {
-                ("failed", Some(JobError { code: failure.kind.name().to_owned(), message: failure.message.clone() }))
-            }
+        let error = match &state {
+            State::Failed(failure) => Some(JobError { code: failure.kind.name().to_owned(), message: failure.message.clone() }),
+            _ => None,
         };
-        let (position, step, steps) = match &state {
-            State::Open(Progress::Queued { position }) => (Some(*position as u64), None, None),
-            State::Open(Progress::Step { step, steps, .. }) => (None, Some(*step), Some(*steps)),
-            _ => (None, None, None),
+        let position = match &state {
+            State::Open(Progress::Queued { position }) => Some(*position as u64),
+            _ => None,
         };
+        let phase = phase(&state);
         Self {
             id: entry.id().to_string(),
             name: None,
-            state: name,
+            state: phase.name(),
             model: entry.request().model.clone(),
             priority: entry.priority().name(),
             position,
-            step,
-            steps,
+            step: None,
+            steps: None,
+            progress: None,
+            eta_ms: None,
             kept: false,
             cancel: false,
             created_ms: ms(entry.created()),
-            started_ms: None,
+            started_ms: entry.started().map(ms),
             ended_ms: entry.ended().map(ms),
+            expires_ms: None,
             crashes: 0,
             images: Vec::new(),
             error,
         }
+        .live(phase, forecast::passing(app, entry))
+    }
+
+    fn live(self, phase: Phase, live: Live) -> Self {
+        let hopeful = matches!(phase, Phase::Queued | Phase::Running | Phase::Succeeded);
+        let whole = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            step: live.step.map(|(step, _)| step),
+            steps: live.step.map(|(_, steps)| steps),
+            progress: hopeful.then(|| (live.share * 1000.0).round() / 1000.0),
+            eta_ms: live.eta.map(whole),
+            ..self
+        }
+    }
+
+    /// Its last event, if it has ended: name, data, number.
+    pub(super) fn last_event(&self) -> Option<(&'static str, String, u64)> {
+        let name = match Phase::named(self.state)? {
+            Phase::Queued | Phase::Running => return None,
+            Phase::Succeeded => "result",
+            ending => ending.name(),
+        };
+        Some((name, self.text(), last_id(self.ended_ms?)))
+    }
+
+    /// As JSON.
+    pub(crate) fn text(&self) -> String {
+        // A struct of strings and numbers always becomes JSON.
+        serde_json::to_string(self).unwrap_or_default()
     }
 }
 
@@ -146,14 +237,20 @@ fn ms(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-fn images(id: JobId, outputs: &[ObjectRef], detail: &str) -> Vec<JobImage> {
-    let mut details: Vec<serde_json::Value> = serde_json::from_str(detail).unwrap_or_default();
-    details.resize(outputs.len(), serde_json::Value::Null);
-    let image = |(k, (output, parameters)): (usize, (&ObjectRef, serde_json::Value))| JobImage {
-        url: format!("/v1/jobs/{id}/images/{k}"),
-        bytes: output.bytes,
-        sha256: output.digest.clone(),
-        parameters,
+fn images(id: JobId, outputs: &[ObjectRef], detail: &str, note: &str) -> Vec<JobImage> {
+    let mut details: Vec<Value> = serde_json::from_str(detail).unwrap_or_default();
+    details.resize(outputs.len(), Value::Null);
+    let encoding = Note::read(note).encoding();
+    let image = |(k, (output, mut parameters)): (usize, (&ObjectRef, Value))| {
+        if let Value::Object(parameters) = &mut parameters {
+            // What is kept is a PNG; what was asked for may be another file.
+            parameters.insert("format".to_owned(), encoding.format.name().into());
+            if let Some(quality) = encoding.resolved_quality() {
+                parameters.insert("quality".to_owned(), quality.into());
+            }
+        }
+        let (bytes, sha256) = (output.bytes, output.digest.clone());
+        JobImage { url: format!("/v1/jobs/{id}/images/{k}"), bytes, sha256, parameters }
     };
     outputs.iter().zip(details).enumerate().map(image).collect()
 }
