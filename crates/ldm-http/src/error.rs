@@ -14,6 +14,9 @@ const LOADING: Duration = Duration::from_secs(5);
 /// Another process should have taken over by then.
 const ELSEWHERE: Duration = Duration::from_secs(10);
 
+/// All that is said of a device that is out of service.
+pub(crate) const OUT_OF_SERVICE: &str = "out of service; the log says why";
+
 /// What went wrong. The access record, which knows the request's id, writes the body.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ApiError {
@@ -77,7 +80,7 @@ impl ApiError {
             Readiness::Loading => ("loading", "the models are being loaded".to_owned(), LOADING),
             Readiness::WarmingUp => ("warming_up", "a first picture is being made".to_owned(), LOADING),
             Readiness::Draining => ("draining", "the service is shutting down".to_owned(), ELSEWHERE),
-            Readiness::Failed(reason) => ("failed", format!("the device is out of service: {reason}"), ELSEWHERE),
+            Readiness::Failed(_) => ("failed", format!("every device is {OUT_OF_SERVICE}"), ELSEWHERE),
             Readiness::Ready => ("loading", "the catalogue is not known yet".to_owned(), LOADING),
         };
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).later(after)
@@ -188,9 +191,21 @@ impl From<Refused> for ApiError {
     }
 }
 
+/// What a client is told of a failure. What a device or a panic says is for the log: it names files, lines and addresses.
+pub(crate) fn told(kind: FailureKind, message: String) -> String {
+    let said = match kind {
+        FailureKind::Device => "the device failed at this picture; the log says why",
+        FailureKind::Panicked => "something broke while this picture was made; the log says why",
+        FailureKind::OutOfMemory => "the device has too little memory for this picture",
+        _ => return message,
+    };
+    said.to_owned()
+}
+
 impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
         let code = failure.kind.name();
+        let failure = Failure { message: told(failure.kind, failure.message), ..failure };
         match failure.kind {
             FailureKind::Unsupported => Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, failure.message),
             FailureKind::ShuttingDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, failure.message).later(ELSEWHERE),

@@ -2,11 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ldm_core::{JobId, Progress};
+use ldm_core::{FailureKind, JobId, Progress};
 use ldm_engine::ledger::{JobState, JobView, ObjectRef, Outcome};
 use serde::Serialize;
 
 use crate::calls::{Entry, State};
+use crate::error::told;
 
 /// The answer of `GET /v1/jobs`.
 #[derive(Serialize)]
@@ -78,7 +79,9 @@ impl Job {
         let (images, error) = match &view.state {
             JobState::Ended(Outcome::Succeeded { outputs, detail }) => (images(view.id, outputs, detail), None),
             JobState::Ended(Outcome::Failed { reason, message }) => {
-                (Vec::new(), Some(JobError { code: reason.clone(), message: message.clone() }))
+                let kind = FailureKind::ALL.into_iter().find(|kind| kind.name() == reason);
+                let message = kind.map_or_else(|| message.clone(), |kind| told(kind, message.clone()));
+                (Vec::new(), Some(JobError { code: reason.clone(), message }))
             }
             _ => (Vec::new(), None),
         };
@@ -112,9 +115,10 @@ impl Job {
             State::Open(_) => ("running", None),
             State::Succeeded => ("succeeded", None),
             State::Canceled => ("canceled", None),
-            State::Failed(failure) => {
-                ("failed", Some(JobError { code: failure.kind.name().to_owned(), message: failure.message.clone() }))
-            }
+            State::Failed(failure) => (
+                "failed",
+                Some(JobError { code: failure.kind.name().to_owned(), message: told(failure.kind, failure.message.clone()) }),
+            ),
         };
         let (position, step, steps) = match &state {
             State::Open(Progress::Queued { position }) => (Some(*position as u64), None, None),
