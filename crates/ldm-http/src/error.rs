@@ -264,3 +264,21 @@ pub(crate) fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
     tracing::error!(panic = said.unwrap_or("not a text"), "a handler panicked");
     ApiError::internal().into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_library_says_stays_here() {
+        let said = "Exception raised from launch at /build/aten/Kernel.cpp:12 (most recent call first): frame #0: 0x7f";
+        for kind in [FailureKind::Device, FailureKind::Panicked, FailureKind::OutOfMemory] {
+            let message = ApiError::from(Failure::new(kind, said)).message;
+            assert!(!message.contains('/') && !message.contains("frame") && !message.is_empty(), "{kind:?}: {message}");
+        }
+        let unready = ApiError::unready(&Readiness::Failed(said.to_owned()));
+        assert_eq!(unready.message, "every device is out of service; the log says why");
+        let own = Failure::new(FailureKind::Unsupported, "the model has no inpainting");
+        assert_eq!(ApiError::from(own).message, "the model has no inpainting");
+    }
+}

@@ -5,6 +5,7 @@ mod convert;
 mod evaluate;
 mod files;
 mod generate;
+mod guards;
 mod inspect;
 mod keys;
 mod named;

@@ -10,11 +10,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use ldm_core::{Failure, FailureKind};
 use ldm_engine::{Readiness, Service, Worker};
-use ldm_http::{Admin, App, Door, Keys, Metrics, Otlp, Tls};
+use ldm_http::{Admin, App, Metrics, Otlp};
 use ldm_pipeline::{DeviceExecutor, LoadOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
 
+use super::guards::Guards;
 use super::named;
 use super::served::Served;
 use crate::config::{Config, File, Flag, Sources, environment, print, resolve};
@@ -170,60 +171,6 @@ async fn serve(config: &Config, args: Args, guards: Guards, otlp: Option<&Otlp>)
     }
     tracing::info!("stopped");
     Ok(())
-}
-
-/// What stands between the network and the app.
-struct Guards {
-    keys: Option<Keys>,
-    tls: Option<Tls>,
-}
-
-impl Guards {
-    /// Those that are configured; files that are wrong are said at once.
-    fn of(config: &Config) -> Result<Self> {
-        let server = &config.server;
-        let wrong = |setting: &str, error: &dyn std::fmt::Display| Usage(format!("{setting}: {error}"));
-        let keys = (!server.keys_file.is_empty()).then(|| Keys::open(&server.keys_file)).transpose();
-        let keys = keys.map_err(|error| wrong("server.keys_file", &error))?;
-        let tls = (!server.tls_cert.is_empty()).then(|| Tls::open(&server.tls_cert, &server.tls_key)).transpose();
-        Ok(Self { keys, tls: tls.map_err(|error| wrong("server.tls_cert, server.tls_key", &error))? })
-    }
-
-    /// Says who is let in.
-    fn say(&self, config: &Config) {
-        let loopback = config.server.listen.ip().is_loopback();
-        match &self.keys {
-            Some(keys) => tracing::info!(keys = keys.count(), anonymous = config.server.allow_anonymous, "callers show a key"),
-            None if loopback => tracing::info!("there are no keys: this machine alone is served, without any"),
-            None => tracing::warn!("there are no keys, and server.allow_anonymous is true: whoever comes is served"),
-        }
-    }
-
-    fn before(&self, app: App, config: &Config) -> App {
-        let server = &config.server;
-        let door = Door::default().anonymous(server.allow_anonymous).open_metrics(server.open_metrics);
-        let door = door.peer_rate(config.anonymous_rate());
-        let app = app.door(match &self.keys {
-            Some(keys) => door.keys(keys.clone()),
-            None => door,
-        });
-        match &self.tls {
-            Some(tls) => app.tls(tls.clone()),
-            None => app,
-        }
-    }
-
-    /// Reads the files again.
-    fn refresh(&self) {
-        if let Some(Err(error)) = self.keys.as_ref().map(Keys::refresh) {
-            tracing::error!("SIGHUP: the keys stay as they were: {error}");
-        }
-        match self.tls.as_ref().map(Tls::refresh) {
-            Some(Ok(())) => tracing::info!("SIGHUP: the certificate was read again"),
-            Some(Err(error)) => tracing::error!("SIGHUP: the certificate stays as it was: {error}"),
-            None => {}
-        }
-    }
 }
 
 /// At every SIGHUP reads the configuration again, and has its models served; and the files of the guards. One that is wrong

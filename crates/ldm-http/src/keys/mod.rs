@@ -6,9 +6,13 @@
 mod admit;
 mod book;
 mod file;
+#[cfg(test)]
+mod limit_tests;
 mod places;
 mod rate;
 mod shown;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 

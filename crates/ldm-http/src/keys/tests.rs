@@ -1,89 +1,14 @@
-//! Who is let in, what is whose, and how much is too much: through all routes, on the fake device.
+//! Who is let in, and what is whose: through all routes, on the fake device.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use axum::Router;
-use axum::body::Body;
-use axum::http::{Request, header};
+use axum::http::header;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ldm_engine::fake::FakeControl;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::rate::Peer;
-use super::{Door, Keys, Rate, Secret};
-use crate::testing::{Answer, node, ready, send};
-use crate::{App, app};
-
-/// A file of keys in a folder of its own, with a secret for each name.
-struct Ring {
-    folder: PathBuf,
-    secrets: Vec<(String, Secret)>,
-}
-
-impl Ring {
-    fn new(entries: &[(&str, &str)]) -> Self {
-        let folder = std::env::temp_dir().join(format!("latentd-keys-{}", uuid::Uuid::new_v4()));
-        std::fs::create_dir(&folder).unwrap();
-        let secrets = entries.iter().map(|(name, _)| ((*name).to_owned(), Secret::new().unwrap())).collect();
-        let ring = Self { folder, secrets };
-        ring.write(entries);
-        ring
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.join("keys.toml")
-    }
-
-    fn write(&self, entries: &[(&str, &str)]) {
-        let entry = |(name, more): &(&str, &str)| {
-            format!(
-                "[[keys]]\nname = {name:?}\nsha256 = {:?}\n{more}\n",
-                self.secrets.iter().find(|(known, _)| known == name).unwrap().1.sha256
-            )
-        };
-        std::fs::write(self.path(), entries.iter().map(entry).collect::<String>()).unwrap();
-    }
-
-    fn secret(&self, name: &str) -> &str {
-        &self.secrets.iter().find(|(known, _)| known == name).unwrap().1.secret
-    }
-
-    fn keys(&self) -> Keys {
-        Keys::open(self.path()).unwrap()
-    }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// All routes of a service with named jobs and that door.
-async fn behind(door: Door) -> (Router, App, Arc<FakeControl>) {
-    let (state, control) = ready().await;
-    let node = node(&state);
-    let state = state.named(node).door(door);
-    (app(state.clone()), state, control)
-}
-
-fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Request<Body> {
-    let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
-    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-    request.body(Body::from(body.to_owned())).unwrap()
-}
-
-/// Asks with that key.
-async fn ask(router: &Router, secret: &str, method: &str, path: &str, body: &str) -> Answer {
-    send(router, request(method, path, &[("x-api-key", secret)], body)).await
-}
-
-fn small() -> String {
-    json!({ "task": "txt2img", "seed": 4, "steps": 2, "width": 64, "height": 64 }).to_string()
-}
+use super::testing::{Ring, ask, behind, picture, request, small};
+use super::{Door, Secret};
+use crate::testing::send;
 
 #[tokio::test]
 async fn without_a_good_key_nothing_is_served_but_health() {
@@ -166,7 +91,7 @@ async fn jobs_of_one_key_are_not_there_for_another() {
     let named = ask(&router, alice, "PUT", "/v1/jobs/mine", &small()).await;
     assert_eq!(named.status, 202, "{}", named.json());
     let headers = [("x-api-key", alice), ("accept", "text/event-stream")];
-    let passing = router.clone().oneshot(request("POST", "/v1/txt2img", &headers, &small())).await.unwrap();
+    let passing = router.clone().oneshot(request("POST", "/v1/txt2img", &headers, &picture())).await.unwrap();
     let body = json!({ "prompt": "x", "width": 64, "height": 64, "steps": 2, "force_task_id": "t" }).to_string();
     let web = request("POST", "/sdapi/v1/txt2img", &[("x-api-key", alice)], &body);
     let web = tokio::spawn(router.clone().oneshot(web));
@@ -259,72 +184,6 @@ async fn who_shows_nothing_is_anonymous_where_that_is_allowed() {
 }
 
 #[tokio::test]
-async fn too_many_requests_hear_when_there_is_room() {
-    let ring = Ring::new(&[("alice", "rate = 1\nburst = 2"), ("bob", "rate = 1\nburst = 2")]);
-    let (router, ..) = behind(Door::default().keys(ring.keys())).await;
-    let alice = ring.secret("alice");
-    for left in ["1", "0"] {
-        let answer = ask(&router, alice, "POST", "/v1/txt2img", "{\"steps\": 1}").await;
-        assert_eq!((answer.status.as_u16(), answer.header("ratelimit-remaining")), (200, left));
-        assert_eq!(answer.header("ratelimit-policy"), "\"requests\";q=1;w=60;burst=2");
-    }
-    for (path, at) in [("/v1/txt2img", "code"), ("/v1/images/generations", "code")] {
-        let late = ask(&router, alice, "POST", path, "{}").await;
-        assert_eq!((late.status.as_u16(), &late.json()["error"][at]), (429, &json!("rate_limited")), "{path}");
-        let wait: u64 = late.header("retry-after").parse().unwrap();
-        assert!((1..=60).contains(&wait) && late.header("ratelimit").starts_with("\"requests\";r=0;t="), "{wait}");
-    }
-    let late = ask(&router, alice, "POST", "/sdapi/v1/txt2img", "{}").await;
-    assert_eq!((late.status.as_u16(), &late.json()["error"]), (429, &json!("rate_limited")));
-    // Looking and stopping go on, and others have buckets of their own.
-    assert_eq!(ask(&router, alice, "GET", "/v1/jobs", "").await.status, 200);
-    assert_eq!(ask(&router, alice, "POST", "/sdapi/v1/interrupt", "").await.status, 200);
-    assert_eq!(ask(&router, ring.secret("bob"), "POST", "/v1/txt2img", "{\"steps\": 1}").await.status, 200);
-}
-
-#[tokio::test]
-async fn addresses_have_a_rate_where_there_is_no_key() {
-    let one = std::num::NonZeroU32::MIN;
-    let (router, ..) = behind(Door::default().peer_rate(Some(Rate { per_minute: one, burst: one }))).await;
-    let from = async |address: &str| {
-        let mut request = request("POST", "/v1/txt2img", &[], "{\"steps\": 1}");
-        request.extensions_mut().insert(Peer(address.parse().unwrap()));
-        send(&router, request).await.status.as_u16()
-    };
-    assert_eq!((from("10.0.0.1").await, from("10.0.0.1").await, from("10.0.0.2").await), (200, 429, 200));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_has_so_many_unfinished_jobs_and_no_more() {
-    let ring = Ring::new(&[("alice", "concurrency = 2"), ("bob", "")]);
-    let (router, _, control) = behind(Door::default().keys(ring.keys())).await;
-    let alice = ring.secret("alice");
-    control.steps.close();
-    let named = ask(&router, alice, "POST", "/v1/jobs", &small()).await;
-    let headers = [("x-api-key", alice), ("accept", "text/event-stream")];
-    let passing = router.clone().oneshot(request("POST", "/v1/txt2img", &headers, &small())).await.unwrap();
-    assert_eq!((named.status.as_u16(), passing.status().as_u16()), (202, 200));
-    let picture = json!({ "prompt": "x", "width": 64, "height": 64, "steps": 2 }).to_string();
-    for path in ["/v1/txt2img", "/v1/jobs"] {
-        let full = ask(&router, alice, "POST", path, &small()).await;
-        assert_eq!((full.status.as_u16(), full.code().as_str()), (429, "too_many_jobs"), "{path}");
-        assert!(full.header("retry-after").parse::<u64>().unwrap() >= 1);
-    }
-    let full = ask(&router, alice, "POST", "/sdapi/v1/txt2img", &picture).await;
-    assert_eq!((full.status.as_u16(), &full.json()["error"]), (429, &json!("too_many_jobs")));
-    let three = json!({ "images": 3, "steps": 1 }).to_string();
-    assert_eq!(ask(&router, alice, "POST", "/v1/txt2img", &three).await.fields(), ["images"], "waiting does not help");
-    assert_eq!(ask(&router, ring.secret("bob"), "POST", "/v1/jobs", &small()).await.status, 202);
-
-    // Whoever goes gives the place back.
-    drop(passing);
-    let headers = [("x-api-key", alice), ("accept", "text/event-stream")];
-    let again = router.clone().oneshot(request("POST", "/v1/txt2img", &headers, &small())).await.unwrap();
-    assert_eq!(again.status(), 200);
-    control.steps.open();
-}
-
-#[tokio::test]
 async fn a_file_that_changes_is_followed_and_one_that_is_broken_is_not() {
     let ring = Ring::new(&[("alice", "rate = 1\nburst = 2"), ("bob", "")]);
     let keys = ring.keys();
@@ -348,14 +207,4 @@ async fn a_file_that_changes_is_followed_and_one_that_is_broken_is_not() {
     std::fs::remove_file(ring.path()).unwrap();
     assert!(keys.refresh().is_err());
     assert_eq!((keys.count(), status("alice", "GET").await), (1, 405));
-}
-
-#[tokio::test]
-async fn what_is_declared_too_large_is_not_read() {
-    let (router, ..) = behind(Door::default()).await;
-    let request = Request::post("/v1/txt2img").header(header::CONTENT_LENGTH, "104857600");
-    // A body that never comes.
-    let body = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
-    let answer = send(&router, request.body(body).unwrap()).await;
-    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (413, "body_too_large"));
 }

@@ -5,8 +5,12 @@ mod crowd;
 mod pulse;
 mod stream;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod tls;
+#[cfg(test)]
+mod tls_tests;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -31,10 +35,10 @@ pub(crate) use bodies::Late;
 pub use tls::{Tls, TlsError};
 
 use crate::keys::Peer;
-use crate::{App, app};
+use crate::{App, Metrics, app};
 use bodies::{Download, Exchange, Upload};
 use crowd::{Crowd, Place};
-use pulse::Pulse;
+use pulse::{Cut, Pulse};
 use stream::Felt;
 
 /// After the engine has drained, answers that are still being written have this long to reach their clients.
@@ -126,12 +130,14 @@ struct House {
     builder: Builder<TokioExecutor>,
     limits: Arc<ConnectionLimits>,
     tls: Option<Tls>,
+    metrics: Arc<Metrics>,
 }
 
 impl House {
     fn of(state: App) -> Self {
         let (limits, tls) = (Arc::new(state.connections.clone()), state.tls.clone());
-        Self { routes: TowerToHyperService::new(app(state)), builder: builder(&limits), limits, tls }
+        let (builder, metrics) = (builder(&limits), Arc::clone(&state.metrics));
+        Self { routes: TowerToHyperService::new(app(state)), builder, limits, tls, metrics }
     }
 
     /// Takes connections until `closing`, then waits for those that are open.
@@ -152,10 +158,12 @@ impl House {
                         let (house, closing) = (self.clone(), closing.clone());
                         tasks.spawn(async move { house.welcome(stream, from.ip(), place, closing).await });
                     }
-                    None if self.tls.is_none() && away.len() < TURNED_AWAY => {
-                        away.spawn(turn_away(stream, self.limits.header_time));
+                    None => {
+                        self.metrics.cut("full");
+                        if self.tls.is_none() && away.len() < TURNED_AWAY {
+                            away.spawn(turn_away(stream, self.limits.header_time));
+                        }
                     }
-                    None => {}
                 },
                 Err(error) if is_about_one(&error) => {}
                 Err(error) => {
@@ -182,7 +190,7 @@ impl House {
             Some(tls) => {
                 let shaken = tokio::select! {
                     shaken = tls.acceptor().accept(io) => shaken,
-                    _ = pulse.cut() => return,
+                    why = pulse.cut() => return self.cut(from, why),
                 };
                 match shaken {
                     Ok(io) => self.talk(io, from, pulse, closing).await,
@@ -190,6 +198,11 @@ impl House {
                 }
             }
         }
+    }
+
+    fn cut(&self, from: IpAddr, why: Cut) {
+        tracing::debug!(%from, why = why.name(), "a connection is cut");
+        self.metrics.cut(why.name());
     }
 
     async fn talk<IO>(&self, io: IO, from: IpAddr, pulse: Arc<Pulse>, mut closing: watch::Receiver<bool>)
@@ -217,10 +230,7 @@ impl House {
                     }
                     return;
                 }
-                why = pulse.cut() => {
-                    tracing::debug!(%from, ?why, "a connection is cut");
-                    return;
-                }
+                why = pulse.cut() => return self.cut(from, why),
                 _ = closing.wait_for(|closing| *closing), if !told => {
                     told = true;
                     connection.as_mut().graceful_shutdown();

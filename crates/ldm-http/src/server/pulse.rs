@@ -22,6 +22,18 @@ pub(super) enum Cut {
     Crowded,
 }
 
+impl Cut {
+    /// The word for metrics and logs.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::SlowHead => "slow_head",
+            Self::Idle => "idle",
+            Self::SlowReader => "slow_reader",
+            Self::Crowded => "crowded",
+        }
+    }
+}
+
 /// What the peer is expected to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {

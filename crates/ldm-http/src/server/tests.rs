@@ -1,106 +1,15 @@
-//! Connections over real sockets: slow ones, silent ones, too many of them, and TLS.
+//! Connections over real sockets: slow ones, silent ones, too many of them.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::Ipv4Addr;
 
-use ldm_engine::fake::{FakeControl, FakeOptions};
-use ldm_engine::{Limits, Service};
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{oneshot, watch};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use super::crowd::Crowd;
-use super::{ConnectionLimits, House, Tls, serve};
-use crate::App;
-use crate::testing::started;
-
-/// How long anything may take on a machine that does much else besides.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// What is too long in these tests.
-const SHORT: Duration = Duration::from_millis(50);
-
-/// Limits of which none is reached.
-fn long() -> ConnectionLimits {
-    let long = PATIENCE * 2;
-    ConnectionLimits { header_time: long, idle_time: long, body_time: long, write_time: long, ..ConnectionLimits::default() }
-}
-
-/// A server on a free port.
-struct Server {
-    at: SocketAddr,
-    service: Service,
-    control: Arc<FakeControl>,
-    stop: Option<oneshot::Sender<()>>,
-    task: tokio::task::JoinHandle<std::io::Result<()>>,
-}
-
-async fn state(limits: ConnectionLimits) -> (App, Arc<FakeControl>) {
-    let (state, control) = started(Limits::default(), FakeOptions::default());
-    state.service.wait_ready().await.unwrap();
-    control.clear();
-    (state.connections(limits), control)
-}
-
-impl Server {
-    async fn with(limits: ConnectionLimits) -> Self {
-        let (state, control) = state(limits).await;
-        Self::of(state, control).await
-    }
-
-    async fn of(state: App, control: Arc<FakeControl>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let (at, service) = (listener.local_addr().unwrap(), state.service.clone());
-        let (stop, stopping) = oneshot::channel();
-        let stopped = async move {
-            let _ = stopping.await;
-        };
-        let task = tokio::spawn(serve(listener, state, stopped, PATIENCE));
-        Self { at, service, control, stop: Some(stop), task }
-    }
-
-    async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.at).await.unwrap()
-    }
-}
-
-/// Waits for it, but not for ever.
-async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what).await.expect("it happens in time")
-}
-
-const LIVE: &[u8] = b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n";
-
-/// The whole of what comes until the other side closes.
-async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
-    let mut bytes = Vec::new();
-    // A connection that is cut may be reset.
-    let _ = soon(stream.read_to_end(&mut bytes)).await;
-    String::from_utf8(bytes).unwrap()
-}
-
-/// One answer of a connection that stays open: its status and its body, which has a length.
-async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> (u16, Vec<u8>) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(soon(stream.read_u8()).await.unwrap());
-    }
-    let head = String::from_utf8(head).unwrap();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
-    let mut body = vec![0; length.parse().unwrap()];
-    soon(stream.read_exact(&mut body)).await.unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
-}
-
-async fn is_served(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
-    stream.write_all(LIVE).await.unwrap();
-    assert_eq!(answer(stream).await.0, 200);
-}
+use super::testing::{LIVE, SHORT, Server, answer, is_served, long, rest, soon, state};
+use super::{ConnectionLimits, House};
 
 /// Writes a byte now and then until the other side has had enough.
 async fn trickle(stream: &mut TcpStream, byte: u8) {
@@ -181,7 +90,7 @@ async fn bodies_that_trickle_are_408() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_read_the_answer_is_cut_off_and_the_job_ends() {
     let (state, control) = state(ConnectionLimits { write_time: SHORT, ..long() }).await;
-    let service = state.service.clone();
+    let (service, metrics) = (state.service.clone(), std::sync::Arc::clone(&state.metrics));
     control.steps.close();
     let (house, crowd) = (House::of(state), Crowd::default());
     let place = crowd.enter(&house.limits).unwrap();
@@ -206,7 +115,8 @@ async fn who_does_not_read_the_answer_is_cut_off_and_the_job_ends() {
     })
     .await;
     assert_eq!(control.steps_of(9), 1, "the step under way was the last");
-    assert!(crowd.make_room() == false, "its place is free");
+    assert!(!crowd.make_room(), "its place is free");
+    assert!(metrics.text().contains("latentd_connections_cut_total{reason=\"slow_reader\"} 1"), "{}", metrics.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -222,18 +132,6 @@ async fn heads_are_bounded() {
     }
     let mut stream = server.connect().await;
     is_served(&mut stream).await;
-}
-
-/// A request that is in work until the gate opens.
-async fn busy(server: &Server, seed: u64) -> TcpStream {
-    let body = json!({ "seed": seed, "steps": 1, "width": 64, "height": 64 }).to_string();
-    let mut stream = server.connect().await;
-    let head = format!(
-        "POST /v1/txt2img HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -304,76 +202,14 @@ async fn idle_connections_end_with_the_service_and_those_that_are_served_do_not(
     soon(server.task).await.unwrap().unwrap();
 }
 
-/// A certificate for `localhost` in that folder, and what trusts it.
-fn certificate(folder: &Path) -> RootCertStore {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
-    std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    roots
-}
-
-async fn shaken(
-    server: &Server,
-    roots: &RootCertStore,
-    protocols: &[&str],
-) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = config.with_root_certificates(roots.clone()).with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let name = ServerName::try_from("localhost").unwrap();
-    soon(TlsConnector::from(Arc::new(config)).connect(name, server.connect().await)).await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_speaks_both_versions_and_takes_a_new_certificate() {
-    let folder = std::env::temp_dir().join(format!("latentd-tls-{}", uuid::Uuid::new_v4()));
-    std::fs::create_dir(&folder).unwrap();
-    let roots = certificate(&folder);
-    let tls = Tls::open(folder.join("cert.pem"), folder.join("key.pem")).unwrap();
-    let (app, control) = state(ConnectionLimits { header_time: PATIENCE, ..long() }).await;
-    let server = Server::of(app.tls(tls.clone()), control).await;
-
-    let mut stream = shaken(&server, &roots, &["http/1.1"]).await.unwrap();
-    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
-    is_served(&mut stream).await;
-    let stream = shaken(&server, &roots, &["h2", "http/1.1"]).await.unwrap();
-    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let request = hyper::Request::get("https://localhost/livez").body(axum::body::Body::empty()).unwrap();
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), hyper_util::rt::TokioIo::new(stream))
-            .await
-            .unwrap();
-    tokio::spawn(connection);
-    assert_eq!(soon(sender.send_request(request)).await.unwrap().status(), 200);
-
-    let newer = certificate(&folder);
-    shaken(&server, &roots, &[]).await.unwrap();
-    tls.refresh().unwrap();
-    assert!(shaken(&server, &roots, &[]).await.is_err(), "the old one is not shown any more");
-    shaken(&server, &newer, &[]).await.unwrap();
-    std::fs::write(folder.join("cert.pem"), "nothing").unwrap();
-    let told = tls.refresh().unwrap_err().to_string();
-    assert!(told.ends_with("cert.pem: the file holds no certificate in PEM"), "{told}");
-    shaken(&server, &newer, &[]).await.unwrap();
-    certificate(&folder);
-    std::fs::remove_file(folder.join("key.pem")).unwrap();
-    assert!(Tls::open(folder.join("cert.pem"), folder.join("key.pem")).is_err());
-    std::fs::remove_dir_all(&folder).unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handshake_that_does_not_come_ends_the_connection() {
-    let folder = std::env::temp_dir().join(format!("latentd-tls-{}", uuid::Uuid::new_v4()));
-    std::fs::create_dir(&folder).unwrap();
-    certificate(&folder);
-    let tls = Tls::open(folder.join("cert.pem"), folder.join("key.pem")).unwrap();
-    let (app, control) = state(ConnectionLimits { header_time: SHORT, ..long() }).await;
-    let server = Server::of(app.tls(tls), control).await;
+/// A request that is in work until the gate opens.
+async fn busy(server: &Server, seed: u64) -> TcpStream {
+    let body = json!({ "seed": seed, "steps": 1, "width": 64, "height": 64 }).to_string();
     let mut stream = server.connect().await;
-    stream.write_all(&[0x16, 0x03]).await.unwrap();
-    assert_eq!(rest(&mut stream).await, "");
-    std::fs::remove_dir_all(&folder).unwrap();
+    let head = format!(
+        "POST /v1/txt2img HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
 }
