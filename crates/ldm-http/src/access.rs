@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use ldm_core::{JobId, Timings};
+use ldm_core::{JobId, Tenant, Timings};
 use tracing::{Instrument, Span};
 
 use crate::error::ApiError;
@@ -48,6 +48,7 @@ struct Told {
     status: Option<StatusCode>,
     jobs: Vec<JobId>,
     stages: Stages,
+    tenant: Option<Tenant>,
 }
 
 impl Access {
@@ -89,6 +90,11 @@ impl Access {
         &self.0.span
     }
 
+    /// It is on behalf of that tenant.
+    pub(crate) fn tenant(&self, tenant: &Tenant) {
+        self.tell(|told| told.tenant = Some(tenant.clone()));
+    }
+
     /// These jobs came out of it.
     pub(crate) fn jobs(&self, jobs: impl IntoIterator<Item = JobId>) {
         self.tell(|told| told.jobs = jobs.into_iter().collect());
@@ -117,6 +123,9 @@ impl Access {
         if let Some(error) = response.extensions_mut().remove::<ApiError>() {
             let body = dialects::error_body(&self.0.path, &error, self.request_id());
             *response.body_mut() = Body::from(body);
+            if let Some(challenge) = dialects::challenge(&self.0.path).filter(|_| error.status == StatusCode::UNAUTHORIZED) {
+                response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
+            }
             response.headers_mut().remove(header::CONTENT_LENGTH);
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
@@ -161,6 +170,7 @@ impl Drop for Record {
             request_id = self.request_id,
             trace = self.trace,
             jobs = names(&told.jobs),
+            tenant = told.tenant.as_ref().map(Tenant::name),
             "request"
         );
     }

@@ -19,6 +19,7 @@ use serde_json::Value;
 use subtle::ConstantTimeEq;
 
 use crate::App;
+use crate::caller::{Caller, Role};
 use crate::error::ApiError;
 
 /// A change of the models, as it is ordered.
@@ -52,27 +53,44 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Without a token everybody may who reaches the service and is no browser page: only for a service that listens on the
-    /// loopback interface.
+    /// Without a token: where there are keys, admins may; where there are none, everybody who reaches the service and is no
+    /// browser page, which is only for a service that listens on the loopback interface.
     pub fn new(models: Arc<dyn Models>, token: Option<&str>) -> Self {
         Self { models, token: token.map(Arc::from) }
     }
 
     fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let Some(token) = &self.token else {
+        if self.token.is_none() {
             // Browsers name a page's origin on every request that could change something, also after DNS rebinding.
             return match headers.contains_key(header::ORIGIN) {
                 true => Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", "browser pages may not change models")),
                 false => Ok(()),
             };
-        };
-        let said = headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
-        let shown = said.strip_prefix(b"Bearer ").unwrap_or_default();
-        match bool::from(shown.ct_eq(token.as_bytes())) {
+        }
+        match self.shows_token(headers) {
             true => Ok(()),
             false => Err(ApiError::unauthorized("send the header `authorization: Bearer <admin token>`")),
         }
     }
+
+    fn shows_token(&self, headers: &HeaderMap) -> bool {
+        let Some(token) = &self.token else { return false };
+        let said = headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
+        let shown = said.strip_prefix(b"Bearer ").unwrap_or_default();
+        shown.ct_eq(token.as_bytes()).into()
+    }
+}
+
+/// Whether the request is an admin's, where there are keys.
+pub(crate) fn is_admins(app: &App, caller: Option<&Caller>, headers: &HeaderMap) -> Result<(), ApiError> {
+    let known = caller.filter(|caller| !caller.is_anonymous());
+    if known.is_some_and(|caller| caller.role() == Role::Admin) || app.admin.as_ref().is_some_and(|it| it.shows_token(headers)) {
+        return Ok(());
+    }
+    Err(match known {
+        Some(_) => ApiError::new(StatusCode::FORBIDDEN, "forbidden", "this key's role is not admin"),
+        None => ApiError::unauthorized("send the header `authorization: Bearer <key>` with an admin's key"),
+    })
 }
 
 /// Who may: the extractor stands before everything else that a handler takes.
@@ -82,10 +100,13 @@ impl FromRequestParts<App> for Allowed {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let message = "the admin routes are off: set server.admin_token, or listen on the loopback interface";
+        let message = "the admin routes are off: set server.keys_file or server.admin_token, or listen on the loopback interface";
         let off = || ApiError::new(StatusCode::FORBIDDEN, "admin_off", message);
         let admin = app.admin.clone().ok_or_else(off)?;
-        admin.check(&parts.headers)?;
+        match app.door.keys {
+            Some(_) => is_admins(app, parts.extensions.get::<Caller>(), &parts.headers)?,
+            None => admin.check(&parts.headers)?,
+        }
         Ok(Self(admin))
     }
 }

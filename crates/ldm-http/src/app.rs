@@ -1,8 +1,7 @@
-//! What handlers share, the routes with their layers, and the server's life.
+//! What handlers share, and the routes with their layers.
 
-use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -12,19 +11,16 @@ use axum::routing::get;
 use ldm_core::Catalogue;
 use ldm_engine::node::Node;
 use ldm_engine::{Readiness, Service};
-use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::calls::Roll;
 use crate::codec::Codec;
 use crate::error::ApiError;
+use crate::keys::{self, Door};
 use crate::trace::Spans;
 use crate::webhooks::{InvalidWebhooks, Policy, WebhookOptions, Webhooks};
-use crate::{Admin, Metrics, Otlp, access, admin, dialects, error, ops};
-
-/// After the engine has drained, answers that are still being written have this long to reach their clients.
-const LINGER: Duration = Duration::from_secs(5);
+use crate::{Admin, ConnectionLimits, Metrics, Otlp, Tls, access, admin, dialects, error, ops};
 
 /// What the edge takes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +54,9 @@ pub struct App {
     pub(crate) codec: Codec,
     pub(crate) spans: Spans,
     pub(crate) admin: Option<Admin>,
+    pub(crate) door: Door,
+    pub(crate) connections: ConnectionLimits,
+    pub(crate) tls: Option<Tls>,
     pub(crate) node: Option<Node>,
     pub(crate) roll: Roll,
     pub(crate) replays: dialects::native::Replays,
@@ -81,6 +80,9 @@ impl App {
             codec,
             spans: Spans::default(),
             admin: None,
+            door: Door::default(),
+            connections: ConnectionLimits::default(),
+            tls: None,
             node: None,
             roll: Roll::default(),
             replays: Default::default(),
@@ -121,6 +123,24 @@ impl App {
         self
     }
 
+    /// With keys, or with limits for those who have none.
+    pub fn door(mut self, door: Door) -> Self {
+        self.door = door;
+        self
+    }
+
+    /// With other limits on connections.
+    pub fn connections(mut self, limits: ConnectionLimits) -> Self {
+        self.connections = limits;
+        self
+    }
+
+    /// Over TLS.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// With other limits.
     pub fn limits(mut self, limits: HttpLimits) -> Self {
         self.codec = Codec::new(&limits, Arc::clone(&self.metrics));
@@ -137,6 +157,11 @@ impl App {
         };
         self.origins = origins.into_iter().map(parse).collect::<Result<_, _>>()?;
         Ok(self)
+    }
+
+    /// Whether pages of that origin may call.
+    pub(crate) fn lets(&self, origin: &HeaderValue) -> bool {
+        self.origins.iter().any(|known| known == "*" || known == origin)
     }
 
     /// What may be asked for, if it is known yet.
@@ -173,13 +198,14 @@ pub fn app(state: App) -> Router {
     layered(routes, state)
 }
 
-/// `routes` with what every answer goes through: from the inside out the body limit, the unwinding of panics, the access
-/// record (which writes errors in their one shape), CORS.
+/// `routes` with what every answer goes through: from the inside out the body limit, the keys, the unwinding of panics, the
+/// access record (which writes errors in their one shape), CORS.
 pub(crate) fn layered(routes: Router<App>, state: App) -> Router {
     let routes = routes
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(state.limits.body_bytes))
+        .layer(from_fn_with_state(state.clone(), keys::admit))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(from_fn_with_state(state.clone(), access::track));
     match cors(&state.origins) {
@@ -195,49 +221,28 @@ fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
     }
     let any = origins.iter().any(|origin| origin == "*");
     let origins = if any { AllowOrigin::any() } else { AllowOrigin::list(origins.iter().cloned()) };
-    let names = ["x-request-id", "traceparent", "x-job-id", "x-seed", "x-picture-sha256", "server-timing"];
-    let names = names.map(HeaderName::from_static);
+    let taken = ["x-request-id", "traceparent", "x-api-key", "x-on-disconnect", "idempotency-key", "last-event-id"];
+    let told = [
+        "x-request-id",
+        "traceparent",
+        "x-job-id",
+        "x-seed",
+        "x-picture-sha256",
+        "server-timing",
+        "ratelimit",
+        "ratelimit-policy",
+    ];
+    let taken =
+        taken.map(HeaderName::from_static).into_iter().chain([header::CONTENT_TYPE, header::ACCEPT, header::AUTHORIZATION]);
+    let told = told.map(HeaderName::from_static).into_iter().chain([header::RETRY_AFTER, header::LOCATION, header::ETAG]);
+    // Without `allow_credentials` browsers add nothing by themselves: a page that has a key says so.
     Some(
         CorsLayer::new()
             .allow_origin(origins)
-            .allow_methods([Method::GET, Method::POST])
-            .allow_headers([header::CONTENT_TYPE, header::ACCEPT, names[0].clone(), names[1].clone()])
-            .expose_headers(names.into_iter().chain([header::RETRY_AFTER]).collect::<Vec<_>>()),
+            .allow_methods([Method::GET, Method::POST, Method::PUT])
+            .allow_headers(taken.collect::<Vec<_>>())
+            .expose_headers(told.collect::<Vec<_>>()),
     )
-}
-
-/// Serves until `stop` is done, then lets the engine drain for `grace` and the answers go out.
-///
-/// While the engine drains, new connections are still taken, so that `/readyz` can say so and new jobs hear `503`; open
-/// streams and calls end with their jobs.
-pub async fn serve(listener: TcpListener, state: App, stop: impl Future<Output = ()>, grace: Duration) -> std::io::Result<()> {
-    let (service, node) = (state.service.clone(), state.node.clone());
-    let (close, closing) = tokio::sync::oneshot::channel::<()>();
-    let closed = async move {
-        // An error means that the server is being dropped, which is just as well.
-        let _ = closing.await;
-    };
-    // Made once: a bare router is put together anew for every connection.
-    let routes = app(state).into_make_service();
-    let server = axum::serve(listener, routes).with_graceful_shutdown(closed).into_future();
-    let shutdown = async move {
-        stop.await;
-        tracing::info!(grace_s = grace.as_secs(), "draining");
-        if let Some(node) = &node {
-            node.stop_claiming();
-        }
-        service.drain(grace).await;
-        if let Some(node) = &node {
-            node.leave().await;
-        }
-        let _ = close.send(());
-        tokio::time::sleep(LINGER).await;
-        tracing::warn!("connections are still open; closing them");
-    };
-    tokio::select! {
-        ended = server => ended,
-        () = shutdown => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use ldm_core::{Priority, Request, Tenant, Terms};
 
 use crate::error::ApiError;
+use crate::keys::{Bucket, Places};
 
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +30,17 @@ pub(crate) struct Identity {
     pub(crate) priority: Priority,
     /// The models that it may use; `None` is every one.
     pub(crate) models: Option<Vec<String>>,
+    /// How often it may ask for work.
+    pub(crate) bucket: Option<Arc<Bucket>>,
+    /// How many of its jobs may be unfinished at once.
+    pub(crate) places: Option<Arc<Places>>,
 }
 
 /// Everybody, where there are no keys.
 impl Default for Identity {
     fn default() -> Self {
-        Self { tenant: Tenant::default(), role: Role::User, priority: Priority::Interactive, models: None }
+        let (tenant, priority) = (Tenant::default(), Priority::Interactive);
+        Self { tenant, role: Role::User, priority, models: None, bucket: None, places: None }
     }
 }
 
@@ -57,6 +63,21 @@ impl Caller {
         self.0.role
     }
 
+    /// Whether it has shown no key.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        self.0.tenant == Tenant::default()
+    }
+
+    /// How often it may ask for work.
+    pub(crate) fn bucket(&self) -> Option<&Arc<Bucket>> {
+        self.0.bucket.as_ref()
+    }
+
+    /// How many of its jobs may be unfinished at once.
+    pub(crate) fn places(&self) -> Option<&Arc<Places>> {
+        self.0.places.as_ref()
+    }
+
     /// Whether it may use the model.
     pub(crate) fn may_use(&self, model: &str) -> bool {
         self.0.models.as_ref().is_none_or(|models| models.iter().any(|other| other == model))
@@ -73,7 +94,8 @@ impl Caller {
         match requests.iter().find(|request| !self.may_use(&request.model)) {
             None => Ok(()),
             Some(request) => {
-                let message = format!("this key may not use the model {:?}", request.model);
+                let own: Vec<_> = self.0.models.iter().flatten().map(|model| format!("{model:?}")).collect();
+                let message = format!("this key may not use the model {:?}; `model` may be {}", request.model, own.join(", "));
                 Err(ApiError::new(StatusCode::FORBIDDEN, "model_forbidden", message))
             }
         }

@@ -14,6 +14,9 @@ const LOADING: Duration = Duration::from_secs(5);
 /// Another process should have taken over by then.
 const ELSEWHERE: Duration = Duration::from_secs(10);
 
+/// All that is said of a device that is out of service.
+pub(crate) const OUT_OF_SERVICE: &str = "out of service; the log says why";
+
 /// What went wrong. The access record, which knows the request's id, writes the body.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ApiError {
@@ -77,7 +80,7 @@ impl ApiError {
             Readiness::Loading => ("loading", "the models are being loaded".to_owned(), LOADING),
             Readiness::WarmingUp => ("warming_up", "a first picture is being made".to_owned(), LOADING),
             Readiness::Draining => ("draining", "the service is shutting down".to_owned(), ELSEWHERE),
-            Readiness::Failed(reason) => ("failed", format!("the device is out of service: {reason}"), ELSEWHERE),
+            Readiness::Failed(_) => ("failed", format!("every device is {OUT_OF_SERVICE}"), ELSEWHERE),
             Readiness::Ready => ("loading", "the catalogue is not known yet".to_owned(), LOADING),
         };
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).later(after)
@@ -188,9 +191,21 @@ impl From<Refused> for ApiError {
     }
 }
 
+/// What a client is told of a failure. What a device or a panic says is for the log: it names files, lines and addresses.
+pub(crate) fn told(kind: FailureKind, message: String) -> String {
+    let said = match kind {
+        FailureKind::Device => "the device failed at this picture; the log says why",
+        FailureKind::Panicked => "something broke while this picture was made; the log says why",
+        FailureKind::OutOfMemory => "the device has too little memory for this picture",
+        _ => return message,
+    };
+    said.to_owned()
+}
+
 impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
         let code = failure.kind.name();
+        let failure = Failure { message: told(failure.kind, failure.message), ..failure };
         match failure.kind {
             FailureKind::Unsupported => Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, failure.message),
             FailureKind::ShuttingDown => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, failure.message).later(ELSEWHERE),
@@ -248,4 +263,22 @@ pub(crate) fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
     let said = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied());
     tracing::error!(panic = said.unwrap_or("not a text"), "a handler panicked");
     ApiError::internal().into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_library_says_stays_here() {
+        let said = "Exception raised from launch at /build/aten/Kernel.cpp:12 (most recent call first): frame #0: 0x7f";
+        for kind in [FailureKind::Device, FailureKind::Panicked, FailureKind::OutOfMemory] {
+            let message = ApiError::from(Failure::new(kind, said)).message;
+            assert!(!message.contains('/') && !message.contains("frame") && !message.is_empty(), "{kind:?}: {message}");
+        }
+        let unready = ApiError::unready(&Readiness::Failed(said.to_owned()));
+        assert_eq!(unready.message, "every device is out of service; the log says why");
+        let own = Failure::new(FailureKind::Unsupported, "the model has no inpainting");
+        assert_eq!(ApiError::from(own).message, "the model has no inpainting");
+    }
 }

@@ -9,12 +9,12 @@
 mod access;
 mod admin;
 mod app;
-#[allow(dead_code, reason = "keys and dialects to come use the rest")]
 mod caller;
 mod calls;
 mod codec;
 mod dialects;
 mod error;
+mod keys;
 mod metadata;
 mod metrics;
 mod multipart;
@@ -22,6 +22,7 @@ mod negotiate;
 mod ops;
 mod provenance;
 mod request_id;
+mod server;
 mod sse;
 #[cfg(test)]
 mod testing;
@@ -30,9 +31,11 @@ mod trace;
 mod webhooks;
 
 pub use admin::{Admin, ModelOrder, Models};
-pub use app::{App, HttpLimits, InvalidOrigin, app, serve};
+pub use app::{App, HttpLimits, InvalidOrigin, app};
 pub use codec::{Encoding, Format, Picture, Unreadable, Unwritable, read_picture, read_plane, read_with_alpha, write_picture};
 pub use dialects::native::keeper;
+pub use keys::{Door, Keys, KeysError, Rate, Secret};
 pub use metrics::Metrics;
+pub use server::{ConnectionLimits, Tls, TlsError, serve};
 pub use trace::{InvalidEndpoint, Otlp};
 pub use webhooks::{InvalidSecret, InvalidWebhookOrigin, InvalidWebhooks, WebhookOptions};

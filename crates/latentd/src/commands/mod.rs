@@ -5,7 +5,9 @@ mod convert;
 mod evaluate;
 mod files;
 mod generate;
+mod guards;
 mod inspect;
+mod keys;
 mod named;
 mod reconstruct;
 mod serve;
@@ -36,6 +38,9 @@ enum Command {
     Convert(convert::Args),
     /// Train a model from scratch.
     Train(train::Args),
+    /// Make a key that callers show.
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Put a load on a running server and say how it fared.
     Bench(Box<bench::Args>),
 }
@@ -50,6 +55,7 @@ impl Cli {
             Command::Reconstruct(args) => reconstruct::run(&args),
             Command::Convert(args) => convert::run(&args),
             Command::Train(args) => train::run(&args),
+            Command::Keys(command) => keys::run(&command),
             Command::Bench(args) => bench::run(&args),
         }
     }

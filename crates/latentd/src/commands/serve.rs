@@ -15,6 +15,7 @@ use ldm_pipeline::{DeviceExecutor, LoadOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
 
+use super::guards::Guards;
 use super::named;
 use super::served::Served;
 use crate::config::{Config, File, Flag, Sources, environment, print, resolve};
@@ -24,6 +25,8 @@ use crate::telemetry;
 
 /// Beyond the grace: the step that was under way, and the last answers on their way out.
 const AFTER_GRACE: Duration = Duration::from_secs(10);
+/// How often the file of keys is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Arguments of `latentd serve`. A flag beats its environment variable, that the file, that the default.
 #[derive(Debug, clap::Args)]
@@ -90,11 +93,15 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
         std::io::stdout().write_all(print(&config).as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(problem) = config.problem() {
+        return Err(Usage(problem).into());
+    }
+    let guards = Guards::of(&config)?;
     let endpoint = Some(config.telemetry.otlp_endpoint.as_str()).filter(|endpoint| !endpoint.is_empty());
     let otlp = endpoint.map(Otlp::new).transpose()?;
     telemetry::start(config.log.format, &config.log.filter, otlp.as_ref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(&config, args, otlp.as_ref()));
+    let served = runtime.block_on(serve(&config, args, guards, otlp.as_ref()));
     if let Some(otlp) = otlp {
         otlp.shutdown();
     }
@@ -109,17 +116,19 @@ pub(super) fn run(args: Args) -> Result<ExitCode> {
     })
 }
 
-async fn serve(config: &Config, args: Args, otlp: Option<&Otlp>) -> Result<()> {
+async fn serve(config: &Config, args: Args, guards: Guards, otlp: Option<&Otlp>) -> Result<()> {
     // Before anything that takes time, so that no signal is missed.
     let (signals, hangups) = (Signals::new()?, hangups()?);
     let listen = config.server.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr()?;
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
+    guards.say(config);
 
     let metrics = Arc::new(Metrics::new());
     let service = Service::pool(config.engine_limits(), Arc::clone(&metrics) as _, workers(config));
-    let app = App::new(service.clone(), metrics).limits(config.http_limits());
+    let app = App::new(service.clone(), metrics).limits(config.http_limits()).connections(config.connection_limits());
+    let app = guards.before(app, config);
     let app = app.origins(&config.server.cors_origins).map_err(|error| Usage(format!("server.cors_origins: {error}")))?;
     let app = app.named(named::node(config, &service)?);
     let mut app = app.webhooks(&named::webhooks(config)?).map_err(|error| Usage(format!("webhooks: {error}")))?;
@@ -130,7 +139,9 @@ async fn serve(config: &Config, args: Args, otlp: Option<&Otlp>) -> Result<()> {
     if let Some(otlp) = otlp {
         app = app.traced(otlp);
     }
-    let following = tokio::spawn(follow(hangups, args, served));
+    let watching = guards.keys.clone().map(|keys| tokio::spawn(keys.follow(LOOK)));
+    let line = curl(address, &guards);
+    let following = tokio::spawn(follow(hangups, args, served, guards));
 
     let stop = stop(signals, service.clone(), config.grace());
     let mut server = std::pin::pin!(ldm_http::serve(listener, app, stop, config.grace()));
@@ -144,7 +155,7 @@ async fn serve(config: &Config, args: Args, otlp: Option<&Otlp>) -> Result<()> {
                     bail!("the models cannot be served: {reason}");
                 }
                 (Err(_), _) => {}
-                (Ok(_), _) => tracing::info!(%address, "ready; try: {}", curl(address)),
+                (Ok(_), _) => tracing::info!(%address, "ready; try: {line}"),
             }
             None
         }
@@ -154,6 +165,7 @@ async fn serve(config: &Config, args: Args, otlp: Option<&Otlp>) -> Result<()> {
         None => server.await,
     };
     following.abort();
+    watching.into_iter().for_each(|watching| watching.abort());
     if let Err(error) = ended {
         service.drain(Duration::ZERO).await;
         return Err(error).context("the server ended");
@@ -162,9 +174,11 @@ async fn serve(config: &Config, args: Args, otlp: Option<&Otlp>) -> Result<()> {
     Ok(())
 }
 
-/// At every SIGHUP reads the configuration again, and has its models served. One that is wrong changes nothing.
-async fn follow(mut hangups: Signal, args: Args, served: Arc<Served>) {
+/// At every SIGHUP reads the configuration again, and has its models served; and the files of the guards. One that is wrong
+/// changes nothing.
+async fn follow(mut hangups: Signal, args: Args, served: Arc<Served>, guards: Guards) {
     while hangups.recv().await.is_some() {
+        guards.refresh();
         match args.configuration() {
             Ok(config) => served.follow(&config.models).await,
             Err(error) => tracing::error!("SIGHUP: the configuration is not taken over: {error:#}"),
@@ -189,14 +203,16 @@ fn workers(config: &Config) -> Vec<Worker<DeviceExecutor>> {
 }
 
 /// A line for a shell that makes a picture.
-fn curl(mut address: SocketAddr) -> String {
+fn curl(mut address: SocketAddr, guards: &Guards) -> String {
     match address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
+    let scheme = if guards.tls.is_some() { "https" } else { "http" };
+    let key = if guards.keys.is_some() { "-H 'authorization: Bearer <key>' " } else { "" };
     format!(
-        "curl -sS http://{address}/v1/txt2img -H 'content-type: application/json' -H 'accept: image/png' \
+        "curl -sS {scheme}://{address}/v1/txt2img {key}-H 'content-type: application/json' -H 'accept: image/png' \
          -d '{{\"prompt\": \"a large red circle on a white background\"}}' -o picture.png"
     )
 }
@@ -225,14 +241,14 @@ async fn stop(mut signals: Signals, service: Service, grace: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use super::curl;
+    use super::{Guards, curl};
 
     #[test]
     fn the_line_to_try_goes_where_a_client_can_go() {
         for (address, host) in
             [("0.0.0.0:1", "http://127.0.0.1:1/"), ("[::]:2", "http://[::1]:2/"), ("10.0.0.1:3", "http://10.0.0.1:3/")]
         {
-            let line = curl(address.parse().unwrap());
+            let line = curl(address.parse().unwrap(), &Guards { keys: None, tls: None });
             assert!(line.contains(host), "{line}");
         }
     }

@@ -4,6 +4,7 @@
 //! The file, the environment, the flags and `--print-config` all go through that table; `config/latentd.toml` is what it
 //! prints for the defaults.
 
+mod edge;
 mod given;
 mod models;
 mod print;
@@ -13,11 +14,12 @@ mod sources;
 mod tests;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ldm_core::{Bounds, Mode};
-use ldm_http::HttpLimits;
+use ldm_http::{ConnectionLimits, HttpLimits, Rate};
 use ldm_pipeline::{Device, Dtype, LoadOptions, ModelSource};
 
 pub(crate) use models::weighed;
@@ -51,6 +53,22 @@ pub(crate) struct Server {
     pub(crate) shutdown_grace_seconds: u32,
     /// Empty: none.
     pub(crate) admin_token: String,
+    /// Empty: none.
+    pub(crate) keys_file: String,
+    pub(crate) allow_anonymous: bool,
+    pub(crate) open_metrics: bool,
+    /// 0 is no bound.
+    pub(crate) anonymous_rate: u32,
+    pub(crate) anonymous_burst: u32,
+    /// Both or none.
+    pub(crate) tls_cert: String,
+    pub(crate) tls_key: String,
+    pub(crate) max_connections: u32,
+    pub(crate) header_limit_kb: u32,
+    pub(crate) header_timeout_seconds: u32,
+    pub(crate) idle_timeout_seconds: u32,
+    pub(crate) body_timeout_seconds: u32,
+    pub(crate) write_timeout_seconds: u32,
 }
 
 /// The queue and the batches.
@@ -127,6 +145,7 @@ impl Default for Config {
     fn default() -> Self {
         let (http, engine, load) = (HttpLimits::default(), ldm_engine::Limits::default(), LoadOptions::default());
         let small = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        let (connection, seconds) = (ConnectionLimits::default(), |time: Duration| small(time.as_secs() as usize));
         Self {
             server: Server {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
@@ -135,6 +154,19 @@ impl Default for Config {
                 cors_origins: Vec::new(),
                 shutdown_grace_seconds: 30,
                 admin_token: String::new(),
+                keys_file: String::new(),
+                allow_anonymous: false,
+                open_metrics: false,
+                anonymous_rate: 0,
+                anonymous_burst: 10,
+                tls_cert: String::new(),
+                tls_key: String::new(),
+                max_connections: small(connection.connections),
+                header_limit_kb: small(connection.header_bytes >> 10),
+                header_timeout_seconds: seconds(connection.header_time),
+                idle_timeout_seconds: seconds(connection.idle_time),
+                body_timeout_seconds: seconds(connection.body_time),
+                write_timeout_seconds: seconds(connection.write_time),
             },
             engine: Engine {
                 queue: small(engine.queue),
@@ -168,6 +200,41 @@ impl Config {
     pub(crate) fn http_limits(&self) -> HttpLimits {
         let body_bytes = self.server.body_limit_mb as usize * (1 << 20);
         HttpLimits { body_bytes, pixels: self.server.pixel_limit, ..HttpLimits::default() }
+    }
+
+    /// What connections may do.
+    pub(crate) fn connection_limits(&self) -> ConnectionLimits {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        ConnectionLimits {
+            connections: self.server.max_connections as usize,
+            header_bytes: (self.server.header_limit_kb as usize) << 10,
+            header_time: seconds(self.server.header_timeout_seconds),
+            idle_time: seconds(self.server.idle_timeout_seconds),
+            body_time: seconds(self.server.body_timeout_seconds),
+            write_time: seconds(self.server.write_timeout_seconds),
+            ..ConnectionLimits::default()
+        }
+    }
+
+    /// How often an address without a key may ask for work, if that is bounded.
+    pub(crate) fn anonymous_rate(&self) -> Option<Rate> {
+        let per_minute = NonZeroU32::new(self.server.anonymous_rate)?;
+        Some(Rate { per_minute, burst: NonZeroU32::new(self.server.anonymous_burst)? })
+    }
+
+    /// What cannot be together, if something is.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let server = &self.server;
+        if server.tls_cert.is_empty() != server.tls_key.is_empty() {
+            return Some("server.tls_cert and server.tls_key are set together, or neither is".to_owned());
+        }
+        let listen = server.listen;
+        (!listen.ip().is_loopback() && server.keys_file.is_empty() && !server.allow_anonymous).then(|| {
+            format!(
+                "server.listen: {listen} is there for other machines, and there are no keys. Set server.keys_file (`latentd keys \
+                 new` makes a key), or server.allow_anonymous = true to serve whoever comes, or listen on 127.0.0.1"
+            )
+        })
     }
 
     /// How much the engine takes on.
@@ -211,9 +278,9 @@ impl Config {
         Some(self.server.admin_token.as_str()).filter(|token| !token.is_empty())
     }
 
-    /// Whether models may be changed over HTTP: by who shows the token, or else on this machine only.
+    /// Whether models may be changed over HTTP: by who shows the token or an admin's key, or else on this machine only.
     pub(crate) fn has_admin(&self) -> bool {
-        self.admin_token().is_some() || self.server.listen.ip().is_loopback()
+        self.admin_token().is_some() || !self.server.keys_file.is_empty() || self.server.listen.ip().is_loopback()
     }
 
     /// Bytes of ended jobs that are kept, at most: in memory they are at the expense of models.

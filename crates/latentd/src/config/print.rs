@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::Config;
 use super::models::KEYS;
-use super::settings::{SECTIONS, SETTINGS};
+use super::settings::{SECTIONS, all};
 
 const HEAD: &str = "\
 # The settings of `latentd serve`, here with their defaults; `latentd serve --print-config` prints those in force.
@@ -21,7 +21,7 @@ pub(crate) fn print(config: &Config) -> String {
     let mut out = HEAD.to_owned();
     for (section, about) in SECTIONS {
         let _ = write!(out, "\n# {about}\n[{section}]\n");
-        for setting in SETTINGS.iter().filter(|setting| setting.parts().0 == section) {
+        for setting in all().filter(|setting| setting.parts().0 == section) {
             let _ = writeln!(out, "# {}\n{} = {}", setting.comment, setting.parts().1, (setting.get)(config));
         }
     }

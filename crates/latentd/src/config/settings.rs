@@ -5,6 +5,7 @@ use toml::Value;
 use tracing_subscriber::EnvFilter;
 
 use super::Config;
+use super::edge;
 use super::given::{Expected, Given};
 
 /// One setting.
@@ -32,58 +33,10 @@ pub(super) const SECTIONS: [(&str, &str); 8] = [
 ];
 
 /// The largest count of anything: so large that it stands for no limit, and safe to multiply.
-const MANY: u32 = 1_000_000;
+pub(super) const MANY: u32 = 1_000_000;
 
-/// Every setting, section by section in the order of the file.
-pub(super) const SETTINGS: [Setting; 34] = [
-    Setting {
-        name: "server.listen",
-        comment: "Address and port; port 0 takes a free one. 0.0.0.0 listens on every interface: put a proxy with TLS before it.",
-        set: |config, given| {
-            put(&mut config.server.listen, given.parsed("an address and port such as 127.0.0.1:8080 or [::]:8080"))
-        },
-        get: |config| text(config.server.listen),
-    },
-    Setting {
-        name: "server.body_limit_mb",
-        comment: "Largest body of a request, MiB.",
-        set: |config, given| put(&mut config.server.body_limit_mb, given.whole(1..=1024)),
-        get: |config| whole(config.server.body_limit_mb),
-    },
-    Setting {
-        name: "server.pixel_limit",
-        comment: "Largest picture in a request, pixels.",
-        set: |config, given| put(&mut config.server.pixel_limit, given.whole(1..=1 << 30)),
-        get: |config| Value::Integer(i64::try_from(config.server.pixel_limit).unwrap_or(i64::MAX)),
-    },
-    Setting {
-        name: "server.cors_origins",
-        comment: "Origins whose pages may call the service from a browser, such as \"https://example.org\"; \"*\" lets every page.",
-        set: |config, given| {
-            let good = |origin: &str| {
-                let visible = origin.bytes().all(|byte| byte.is_ascii_graphic());
-                visible && (origin == "*" || (origin.contains("://") && !origin.ends_with('/')))
-            };
-            put(&mut config.server.cors_origins, given.list("a list of origins such as https://example.org, or *", good))
-        },
-        get: |config| Value::Array(config.server.cors_origins.iter().map(|origin| Value::from(origin.as_str())).collect()),
-    },
-    Setting {
-        name: "server.shutdown_grace_seconds",
-        comment: "After SIGTERM, how long accepted jobs may take to finish.",
-        set: |config, given| put(&mut config.server.shutdown_grace_seconds, given.whole(0..=86_400)),
-        get: |config| whole(config.server.shutdown_grace_seconds),
-    },
-    Setting {
-        name: "server.admin_token",
-        comment: "What /v1/admin wants as a bearer token; \"\" opens it to this machine alone, if the service listens on loopback.",
-        set: |config, given| {
-            let token: String = given.parsed(TOKENS)?;
-            let good = token.is_empty() || (token.len() >= 16 && token.bytes().all(|byte| byte.is_ascii_graphic()));
-            put(&mut config.server.admin_token, if good { Ok(token) } else { Err(TOKENS.to_owned()) })
-        },
-        get: |config| text(&config.server.admin_token),
-    },
+/// Every setting but those of the edge, section by section in the order of the file.
+const OTHERS: [Setting; 28] = [
     Setting {
         name: "engine.queue",
         comment: "Pictures that may be unfinished at once, waiting and in work together; beyond that the answer is 429.",
@@ -270,14 +223,18 @@ pub(super) const SETTINGS: [Setting; 34] = [
     },
 ];
 
-const TOKENS: &str = "empty, or at least 16 visible ASCII characters";
 const ENDPOINTS: &str = "empty, or a collector's address such as http://127.0.0.1:4318";
 
 const FILTERS: &str = "a level or levels by crate, such as info or warn,ldm_engine=debug";
 
+/// Every setting, section by section in the order of the file.
+pub(super) fn all() -> impl Iterator<Item = &'static Setting> + Clone {
+    edge::SETTINGS.iter().chain(&OTHERS)
+}
+
 /// The setting of that name.
 pub(super) fn named(name: &str) -> Option<&'static Setting> {
-    SETTINGS.iter().find(|setting| setting.name == name)
+    all().find(|setting| setting.name == name)
 }
 
 impl Setting {
@@ -292,15 +249,15 @@ impl Setting {
     }
 }
 
-fn put<T>(place: &mut T, value: Result<T, Expected>) -> Result<(), Expected> {
+pub(super) fn put<T>(place: &mut T, value: Result<T, Expected>) -> Result<(), Expected> {
     *place = value?;
     Ok(())
 }
 
-fn text(value: impl ToString) -> Value {
+pub(super) fn text(value: impl ToString) -> Value {
     Value::String(value.to_string())
 }
 
-fn whole(value: u32) -> Value {
+pub(super) fn whole(value: u32) -> Value {
     Value::Integer(value.into())
 }

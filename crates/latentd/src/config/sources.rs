@@ -6,7 +6,7 @@ use std::fmt;
 use toml::de::{DeTable, DeValue};
 
 use super::given::Given;
-use super::settings::{SECTIONS, SETTINGS, Setting, named};
+use super::settings::{SECTIONS, Setting, all, named};
 use super::{Config, models};
 use crate::nearest::nearest;
 
@@ -128,7 +128,7 @@ fn read_table(config: &mut Config, table: &DeTable<'_>) -> Vec<(usize, Problem)>
                     let full = format!("{name}.{}", key.get_ref());
                     let outcome = match named(&full) {
                         Some(setting) => set(config, setting, Given::Toml(value.get_ref())),
-                        None => Err(Problem::unknown(&full, nearest(&full, SETTINGS.iter().map(|setting| setting.name)))),
+                        None => Err(Problem::unknown(&full, nearest(&full, all().map(|setting| setting.name)))),
                     };
                     bad.extend(outcome.err().map(|problem| (key.span().start, problem)));
                 }
@@ -149,14 +149,14 @@ fn misplaced(name: &str, content: &DeValue<'_>) -> Problem {
         return Problem::new(format!("`{name}` must be a table, `[{name}]`, not {}", Given::Toml(content)));
     }
     let table = matches!(content, DeValue::Table(_) | DeValue::Array(_));
-    let meant = if table { nearest(name, sections()) } else { nearest(name, SETTINGS.iter().map(|setting| setting.name)) };
+    let meant = if table { nearest(name, sections()) } else { nearest(name, all().map(|setting| setting.name)) };
     Problem::unknown(name, meant)
 }
 
 fn read_environment(config: &mut Config, environment: &HashMap<String, String>, bad: &mut Problems) {
     let get = |name: &str| environment.get(name).map(String::as_str).filter(|value| !value.is_empty());
     let others = [("RUST_LOG".to_owned(), "log.filter"), (MODELS_VARIABLE.to_owned(), "models")];
-    let own = SETTINGS.iter().map(|setting| (setting.variable(), setting.name));
+    let own = all().map(|setting| (setting.variable(), setting.name));
     // In this order, so that a setting's own variable has the last word.
     let known: Vec<(String, &str)> = others.into_iter().chain(own).collect();
     for (variable, setting) in &known {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::settings::{SECTIONS, SETTINGS};
+use super::settings::{SECTIONS, all};
 use super::sources::{File, Flag, Problems, Sources, resolve};
 use super::{Config, print};
 
@@ -26,7 +26,7 @@ fn the_file_in_the_repository_is_the_defaults_with_every_setting_and_its_comment
     assert_eq!(text, print(&Config::default()), "run: latentd serve --print-config > config/latentd.toml");
     assert_eq!(file(&text), Ok(Config::default()));
     let lines: Vec<_> = text.lines().collect();
-    for setting in &SETTINGS {
+    for setting in all() {
         let key = format!("{} = ", setting.parts().1);
         let at = lines.iter().position(|line| line.starts_with(&key)).unwrap_or_else(|| panic!("{} is missing", setting.name));
         assert!(lines[at - 1].starts_with("# ") && lines[at - 1].ends_with('.'), "{} has no comment", setting.name);
@@ -35,20 +35,20 @@ fn the_file_in_the_repository_is_the_defaults_with_every_setting_and_its_comment
 
 #[test]
 fn the_table_is_in_order() {
-    let names: HashSet<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-    assert_eq!(names.len(), SETTINGS.len(), "a name stands twice");
-    let order: Vec<_> = SETTINGS.iter().map(|setting| setting.parts().0).collect();
+    let names: HashSet<_> = all().map(|setting| setting.name).collect();
+    assert_eq!(names.len(), all().count(), "a name stands twice");
+    let order: Vec<_> = all().map(|setting| setting.parts().0).collect();
     let mut sections = order.clone();
     sections.dedup();
     assert_eq!(sections, SECTIONS.map(|(section, _)| section));
-    assert!(SETTINGS.iter().all(|setting| !setting.comment.contains('\n')));
+    assert!(all().all(|setting| !setting.comment.contains('\n')));
 }
 
 #[test]
 fn what_is_printed_reads_back() {
     let text = r#"
         models = [{ id = "a", path = "x/y" }, { id = "b/c:1", path = "quo\"ted", preview_decoder = "p", first_stage = "f/g", loras = ["l", "m.safetensors"], merge = ["n", "o=0.5"], embeddings = ["e"], lazy = true }]
-        server = { listen = "[::1]:9", body_limit_mb = 1, pixel_limit = 4096, cors_origins = ["*", "https://a.example"], shutdown_grace_seconds = 0, admin_token = "sixteen-letters-or-more" }
+        server = { listen = "[::1]:9", body_limit_mb = 1, pixel_limit = 4096, cors_origins = ["*", "https://a.example"], shutdown_grace_seconds = 0, admin_token = "sixteen-letters-or-more", keys_file = "k.toml", allow_anonymous = true, open_metrics = true, anonymous_rate = 6, anonymous_burst = 7, tls_cert = "c.pem", tls_key = "k.pem", max_connections = 8, header_limit_kb = 9, header_timeout_seconds = 11, idle_timeout_seconds = 12, body_timeout_seconds = 13, write_timeout_seconds = 14 }
         engine = { queue = 2, running = 3, row_cap = 4, prompt_cache = 5, per_tenant = 1, picture_memory_mb = 6, model_memory_mb = 7, mode = "batch_invariant" }
         jobs = { state_dir = "state", kept_hours = 2, memory_mb = 3, disk_mb = 4 }
         webhooks = { allow = ["https://a.example", "*.b.example:8443"], allow_private = true, secret_file = "secret" }
@@ -58,7 +58,7 @@ fn what_is_printed_reads_back() {
         telemetry = { otlp_endpoint = "http://collector:4318" }
     "#;
     let config = file(text).unwrap();
-    for setting in &SETTINGS {
+    for setting in all() {
         assert_ne!((setting.get)(&config), (setting.get)(&Config::default()), "{} was not set", setting.name);
     }
     let model = &config.models[1];
@@ -208,4 +208,26 @@ fn everything_that_is_wrong_comes_at_once_and_syntax_names_its_line() {
 fn lists_in_the_environment_stand_between_commas() {
     let config = environment(&[("LATENTD_SERVER_CORS_ORIGINS", "https://a.example, https://b.example")]).unwrap();
     assert_eq!(config.server.cors_origins, ["https://a.example", "https://b.example"]);
+}
+
+#[test]
+fn what_cannot_be_together_is_said_before_anything_is_done() {
+    let said = |text: &str| file(text).unwrap().problem();
+    let open = said("[server]\nlisten = \"0.0.0.0:8080\"").unwrap();
+    for word in ["0.0.0.0:8080", "server.keys_file", "latentd keys new", "server.allow_anonymous = true", "127.0.0.1"] {
+        assert!(open.contains(word), "{word} is not in {open}");
+    }
+    for (text, fine) in [
+        ("", true),
+        ("[server]\nlisten = \"[::1]:8080\"", true),
+        ("[server]\nlisten = \"[::]:8080\"", false),
+        ("[server]\nlisten = \"10.0.0.1:80\"\nallow_anonymous = true", true),
+        ("[server]\nlisten = \"10.0.0.1:80\"\nkeys_file = \"k\"", true),
+        ("[server]\nlisten = \"10.0.0.1:80\"\nadmin_token = \"sixteen-letters-or-more\"", false),
+        ("[server]\ntls_cert = \"c\"", false),
+        ("[server]\ntls_key = \"k\"", false),
+        ("[server]\ntls_cert = \"c\"\ntls_key = \"k\"", true),
+    ] {
+        assert_eq!(said(text).is_none(), fine, "{text}: {:?}", said(text));
+    }
 }

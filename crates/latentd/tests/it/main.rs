@@ -5,5 +5,6 @@ mod cli;
 mod demo;
 mod files;
 mod generate;
+mod keys;
 mod serve;
 mod support;

@@ -140,7 +140,9 @@ impl<E: Executor> Device<'_, E> {
             Err(failure) => {
                 tracing::error!(model, %failure, "model not loaded");
                 self.monitor().incident(Incident::LoadFailed(model));
-                self.give_up(model, &failure);
+                // What the files are called is for the log alone.
+                let message = format!("the model {model:?} could not be loaded; the log says why");
+                self.give_up(model, &Failure { message, ..failure });
             }
         }
     }

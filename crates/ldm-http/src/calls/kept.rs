@@ -134,7 +134,10 @@ impl Shelf {
     }
 
     async fn picture(&self, output: &ObjectRef) -> Result<Raster, String> {
-        let file = self.node.objects().get(output).await.map_err(|error| error.to_string())?;
+        let file = self.node.objects().get(output).await.map_err(|error| {
+            tracing::error!(%error, "a picture that was kept cannot be read");
+            "the picture was kept and cannot be read; the log says why".to_owned()
+        })?;
         // It was made here: requests bound it, not what clients may send.
         let pixels = self.pixels.max(u64::from(u32::MAX));
         let read = self.codec.run(move || read_picture(&file, pixels)).await.map_err(|error| error.message)?;

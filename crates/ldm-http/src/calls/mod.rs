@@ -27,6 +27,7 @@ use crate::access::Access;
 use crate::caller::Caller;
 use crate::codec::{Encoding, Format};
 use crate::error::{self, ApiError};
+use crate::keys::Places;
 use crate::{App, sse};
 
 /// What is submitted together.
@@ -74,7 +75,9 @@ impl Call {
         let Submission { requests, terms, leaving, encoding, label } = submission;
         caller.check(&requests)?;
         let terms = caller.sign(terms);
-        if let (Leaving::Continue, Some(node)) = (leaving, &app.node) {
+        let named = app.node.as_ref().filter(|_| leaving == Leaving::Continue);
+        let _entering = Places::enter(app, caller, if named.is_some() { 1 } else { requests.len() }).await?;
+        if let Some(node) = named {
             return kept::start(app, node, requests, terms, encoding).await;
         }
         let tickets = app.service.submit_under(requests, &terms)?;

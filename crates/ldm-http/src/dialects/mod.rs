@@ -6,6 +6,7 @@ pub(crate) mod native;
 mod openai;
 
 use axum::Router;
+use axum::http::HeaderValue;
 
 use crate::App;
 use crate::error::ApiError;
@@ -13,6 +14,11 @@ use crate::error::ApiError;
 /// The routes of every dialect.
 pub(crate) fn routes() -> Router<App> {
     native::routes().merge(openai::routes()).merge(a1111::routes()).merge(kserve::routes())
+}
+
+/// How else than by a bearer token clients of the path's dialect may say who they are.
+pub(crate) fn challenge(path: &str) -> Option<HeaderValue> {
+    a1111::speaks(path).then_some(HeaderValue::from_static("Basic realm=\"latentd\", charset=\"UTF-8\""))
 }
 
 /// An error at that path, as clients of its dialect expect it. OpenAI's errors are the native ones.

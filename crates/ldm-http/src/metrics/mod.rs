@@ -39,6 +39,7 @@ pub struct Metrics {
     accepted: IntCounterVec,
     jobs: IntCounterVec,
     rejected: IntCounterVec,
+    cut: IntCounterVec,
     steps: IntCounter,
     wasted: IntCounter,
     batch_rows: Histogram,
@@ -89,6 +90,7 @@ impl Metrics {
             accepted: book.counts("latentd_jobs_accepted_total", "Jobs that were accepted", &["task", "priority"]),
             jobs: book.counts("latentd_jobs_total", "Jobs that ended, how and why", &["task", "model", "outcome", "reason"]),
             rejected: book.counts("latentd_rejected_total", "Requests that became no job, by error code", &["reason"]),
+            cut: book.counts("latentd_connections_cut_total", "Connections that were cut, by what was too much", &["reason"]),
             steps: book.count("latentd_steps_total", "Evaluations of the network, counted once per job"),
             wasted: book.count("latentd_wasted_steps_total", "Steps of jobs that ended without a picture"),
             batch_rows: book.rows("latentd_batch_rows", "Rows per network call"),
@@ -146,6 +148,11 @@ impl Metrics {
     /// An end is told no more.
     pub(crate) fn webhook_abandoned(&self) {
         self.webhooks_abandoned.inc();
+    }
+
+    /// A connection was cut.
+    pub(crate) fn cut(&self, reason: &str) {
+        self.cut.with_label_values(&[reason]).inc();
     }
 
     /// A picture's file was written.

@@ -42,7 +42,8 @@ impl Options {
 /// The model that the caller works with, as long as it is served.
 pub(super) fn current<'a>(app: &App, caller: &Caller, catalogue: &'a Catalogue) -> Option<&'a Model> {
     let chosen = app.options.chosen(caller);
-    chosen.and_then(|id| catalogue.model(Some(&id))).or(catalogue.models.first())
+    let chosen = chosen.and_then(|id| catalogue.model(Some(&id)));
+    chosen.or_else(|| catalogue.models.iter().find(|model| caller.may_use(&model.id)))
 }
 
 /// What clients look for; the web UI has hundreds more.

@@ -6,7 +6,7 @@ use ldm_core::Task;
 
 use super::answer::{self, Order};
 use super::fields::{Body, Fields};
-use super::{check, wire};
+use super::{check, options, wire};
 use crate::App;
 use crate::calls::Guest;
 use crate::error::ApiError;
@@ -27,7 +27,8 @@ async fn draw(app: App, guest: Guest, body: Body, task: Task) -> Result<Json<wir
 async fn order(app: &App, guest: &Guest, body: Body, task: Task) -> Result<Order, ApiError> {
     let catalogue = app.open()?;
     app.room()?;
-    let (usual, pixels) = (app.options.chosen(&guest.caller), app.limits.pixels);
+    let usual = options::current(app, &guest.caller, &catalogue).map(|model| model.id.clone());
+    let pixels = app.limits.pixels;
     let read = move || {
         let (said, fields): (_, Fields) = body.read()?;
         let requests = check::requests(&fields, usual.as_deref(), task, &catalogue, pixels)?;

@@ -11,6 +11,7 @@ use ldm_core::Model;
 use serde_json::{Value, json};
 
 use crate::App;
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::ops;
 
@@ -38,13 +39,18 @@ async fn server() -> Json<Value> {
     Json(json!({ "name": "latentd", "version": env!("CARGO_PKG_VERSION"), "extensions": [] }))
 }
 
-/// The model of that name.
-fn find<T>(app: &App, name: &str, see: impl FnOnce(&Model) -> T) -> Result<T, ApiError> {
+/// The model of that name, if it is the caller's to use.
+fn find<T>(app: &App, caller: &Caller, name: &str, see: impl FnOnce(&Model) -> T) -> Result<T, ApiError> {
     let catalogue = app.catalogue()?;
-    catalogue.models.iter().find(|model| model.id == name).map(see).ok_or_else(|| ApiError::unknown_model(name))
+    catalogue
+        .models
+        .iter()
+        .find(|model| model.id == name && caller.may_use(name))
+        .map(see)
+        .ok_or_else(|| ApiError::unknown_model(name))
 }
 
-async fn model(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+async fn model(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
     let seen = |model: &Model| {
         json!({
             "name": model.id,
@@ -54,11 +60,11 @@ async fn model(State(app): State<App>, Path(name): Path<String>) -> Result<Json<
             "outputs": [],
         })
     };
-    find(&app, &name, seen).map(Json)
+    find(&app, &caller, &name, seen).map(Json)
 }
 
 /// A model that is served lazily is ready: it is loaded for whoever asks for a picture.
-async fn model_ready(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+async fn model_ready(State(app): State<App>, caller: Caller, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
     app.open()?;
-    find(&app, &name, |model| json!({ "name": model.id, "ready": true })).map(Json)
+    find(&app, &caller, &name, |model| json!({ "name": model.id, "ready": true })).map(Json)
 }

@@ -7,10 +7,13 @@ use super::body::Body;
 use super::order::Order;
 use super::wire::{self, Estimate, Quantiles};
 use crate::App;
+use crate::caller::Caller;
 use crate::error::ApiError;
 
-pub(super) async fn estimate(State(app): State<App>, body: Body) -> Result<Json<Estimate>, ApiError> {
+pub(super) async fn estimate(State(app): State<App>, caller: Caller, body: Body) -> Result<Json<Estimate>, ApiError> {
     let Order { requests, terms, .. } = Order::read_any(&app, body).await?;
+    caller.check(&requests)?;
+    let terms = caller.sign(terms);
     let Some(first) = requests.first() else { return Err(ApiError::internal()) };
     let one = app.service.estimate(first, &terms).map_err(ApiError::from)?;
     // The pictures of one request differ in their seeds alone. Each is taken to need the device for itself, as admission does when

@@ -35,6 +35,7 @@ use crate::caller::Caller;
 use crate::calls::Note;
 use crate::codec::{Encoding, Format, write_picture};
 use crate::error::ApiError;
+use crate::keys::Places;
 use crate::{App, dialects};
 
 /// Letters of a client's name or key at most.
@@ -104,6 +105,7 @@ async fn submit(app: App, caller: Caller, body: Body, key: Option<String>, name:
         return Err(ApiError::internal());
     }
     let request = requests.swap_remove(0);
+    let _entering = Places::enter(&app, &caller, 1).await?;
     let after = app.service.estimate(&request, &terms).map_or(Duration::from_secs(1), |estimate| estimate.p50 * images);
     let note = Note::new(images as usize, encoding).text();
     let named = Named { id: JobId::new(), terms, request, images, fingerprint, key, name, note, hook };

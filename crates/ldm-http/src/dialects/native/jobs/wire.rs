@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ldm_core::{JobId, Progress};
+use ldm_core::{FailureKind, JobId, Progress};
 use ldm_engine::ledger::{JobState, JobView, ObjectRef, Outcome, Phase, Retention};
 use serde::Serialize;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use super::forecast::{self, Live};
 use super::replay::last_id;
 use crate::App;
 use crate::calls::{Entry, Note, State};
-use crate::error::ApiError;
+use crate::error::{ApiError, told};
 
 /// The answer of `GET /v1/jobs`.
 #[derive(Serialize)]
@@ -139,7 +139,9 @@ impl Job {
         let (images, error) = match &view.state {
             JobState::Ended(Outcome::Succeeded { outputs, detail }) => (images(view.id, outputs, detail, &view.note), None),
             JobState::Ended(Outcome::Failed { reason, message }) => {
-                (Vec::new(), Some(JobError { code: reason.clone(), message: message.clone() }))
+                let kind = FailureKind::ALL.into_iter().find(|kind| kind.name() == reason);
+                let message = kind.map_or_else(|| message.clone(), |kind| told(kind, message.clone()));
+                (Vec::new(), Some(JobError { code: reason.clone(), message }))
             }
             _ => (Vec::new(), None),
         };
@@ -172,7 +174,9 @@ impl Job {
     pub(super) fn passing(app: &App, entry: &Entry) -> Self {
         let state = entry.state();
         let error = match &state {
-            State::Failed(failure) => Some(JobError { code: failure.kind.name().to_owned(), message: failure.message.clone() }),
+            State::Failed(failure) => {
+                Some(JobError { code: failure.kind.name().to_owned(), message: told(failure.kind, failure.message.clone()) })
+            }
             _ => None,
         };
         let position = match &state {
