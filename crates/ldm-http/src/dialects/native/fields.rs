@@ -267,7 +267,8 @@ impl Fields {
     /// A field of another task; a picture in it is not unpacked only to be refused.
     pub(super) fn stranger(&mut self, field: &'static str, task: Task, owner: Task) {
         let file = self.files.remove(field).is_some();
-        let said = self.left.remove(field).is_some_and(|value| !value.is_null() && !(self.is_form && value == ""));
+        let value = self.left.remove(field).filter(|value| !value.is_null());
+        let said = value.is_some_and(|value| !self.is_form || value != "");
         if said || file {
             let (task, route) = (routes::word(task), routes::word(owner));
             let message = format!("{task} takes no `{field}`; post to /v1/{route}");
