@@ -147,9 +147,9 @@ pub async fn the_departed_are_remembered(make: Make) {
         ids.push(id);
     }
     bench.ledger.forget(&ids[..3]).await.unwrap();
-    for n in 0..3 {
-        assert!(departed(&a, &ids[n].to_string()).await && departed(&a, &format!("n{n}")).await);
-        assert!(!departed(&b, &ids[n].to_string()).await && !departed(&b, &format!("n{n}")).await, "another tenant's");
+    for (n, id) in ids.iter().take(3).enumerate() {
+        assert!(departed(&a, &id.to_string()).await && departed(&a, &format!("n{n}")).await);
+        assert!(!departed(&b, &id.to_string()).await && !departed(&b, &format!("n{n}")).await, "another tenant's");
     }
     bench.ledger.forget(&[ids[3], ids[3], JobId::new()]).await.unwrap();
     assert!(!departed(&a, &ids[0].to_string()).await && !departed(&a, "n0").await, "three are remembered");
