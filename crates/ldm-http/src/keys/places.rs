@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 use ldm_core::{Violation, Violations};
-use ldm_engine::ledger::Query;
+use ldm_engine::ledger::{Phase, Query};
 use ldm_engine::node::NodeError;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -59,11 +59,12 @@ fn passing(app: &App, caller: &Caller) -> usize {
 /// Unfinished named jobs, as far as `enough` of them.
 async fn named(app: &App, caller: &Caller, enough: usize) -> Result<usize, ApiError> {
     let Some(node) = &app.node else { return Ok(0) };
-    let mut query = Query { tenant: caller.tenant().clone(), before: None, limit: PAGE };
+    let phases = vec![Phase::Queued, Phase::Running];
+    let mut query = Query { tenant: caller.tenant().clone(), before: None, phases, limit: PAGE };
     let mut held = 0;
     for _ in 0..PAGES {
         let page = node.ledger().list(&query).await.map_err(NodeError::from)?;
-        held += page.jobs.iter().filter(|job| !job.state.is_terminal()).count();
+        held += page.jobs.len();
         query.before = page.next;
         if held >= enough || query.before.is_none() {
             break;
