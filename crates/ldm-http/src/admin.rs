@@ -161,7 +161,7 @@ fn known(app: &App, id: String) -> Result<String, ApiError> {
 }
 
 /// `{"id": ..., "path": ...}`.
-fn source(body: &[u8]) -> Result<ModelOrder, ApiError> {
+pub(crate) fn source(body: &[u8]) -> Result<ModelOrder, ApiError> {
     let value: Value = serde_json::from_slice(body).map_err(|error| ApiError::malformed(&error))?;
     let mut bad = Violations::default();
     let mut text = |field: &str| match &value[field] {

@@ -15,6 +15,9 @@ mod calls;
 mod codec;
 mod dialects;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod metadata;
 mod metrics;
 mod multipart;

@@ -3,7 +3,7 @@
 pub(crate) mod a1111;
 mod kserve;
 pub(crate) mod native;
-mod openai;
+pub(crate) mod openai;
 
 use axum::Router;
 

@@ -150,6 +150,16 @@ async fn drawn(app: &App, guest: &Guest, catalogue: &Catalogue, model: &str, pic
     Ok(output.image)
 }
 
+/// The reading of a body, for `fuzz/`: all but the drawing.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzz(body: &Body, pixels: u64) -> Result<(), ApiError> {
+    let (_, extra): (Map<String, Value>, Extra) = body.read()?;
+    let Ok(picture) = codec::decode(&extra.image, pixels) else { return Ok(()) };
+    let [width, height] = size(&extra, &picture, pixels)?;
+    assert!(u64::from(width) * u64::from(height) <= pixels, "no more pixels than allowed");
+    Ok(())
+}
+
 /// Each pixel repeated.
 fn repeated(picture: &Raster, width: u32, height: u32) -> Raster {
     let Some(image) = RgbImage::from_raw(picture.width(), picture.height(), picture.data().to_vec()) else {

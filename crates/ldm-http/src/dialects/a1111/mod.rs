@@ -8,6 +8,8 @@ mod catalogue;
 mod check;
 mod extras;
 mod fields;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod names;
 mod options;
 mod pictures;

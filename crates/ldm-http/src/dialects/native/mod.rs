@@ -9,6 +9,8 @@ mod events;
 mod fields;
 #[cfg(test)]
 mod form_tests;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod hostile;
 mod img2img;

@@ -16,7 +16,7 @@ use crate::negotiate::Form;
 /// Bodies beyond this are parsed off the runtime's threads.
 const SMALL: usize = 64 << 10;
 /// Tasks that have a route.
-const SERVED: [Task; 2] = [Task::Txt2Img, Task::Img2Img];
+pub(super) const SERVED: [Task; 2] = [Task::Txt2Img, Task::Img2Img];
 
 /// What a body asks for, checked.
 #[derive(Debug)]
@@ -61,7 +61,13 @@ impl Order {
     }
 
     /// All of the reading that needs no runtime; without a task the body says it.
-    fn parse(task: Option<Task>, body: Body, form: Form, catalogue: Arc<Catalogue>, pixels: u64) -> Result<Self, ApiError> {
+    pub(super) fn parse(
+        task: Option<Task>,
+        body: Body,
+        form: Form,
+        catalogue: Arc<Catalogue>,
+        pixels: u64,
+    ) -> Result<Self, ApiError> {
         let mut fields = Fields::of(body)?;
         let Some(task) = task.or_else(|| fields.task(&SERVED)) else { return Err(fields.bad.into()) };
         let terms = terms::read(&mut fields);

@@ -5,6 +5,8 @@ mod ask;
 mod check;
 mod edits;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod generations;
 mod parts;
 #[cfg(test)]
