@@ -20,7 +20,7 @@ use crate::calls::Roll;
 use crate::codec::Codec;
 use crate::error::ApiError;
 use crate::trace::Spans;
-use crate::{Admin, Metrics, Otlp, access, admin, dialects, error, ops};
+use crate::{Admin, Metrics, Otlp, access, admin, dialects, error, openapi, ops};
 
 /// After the engine has drained, answers that are still being written have this long to reach their clients.
 const LINGER: Duration = Duration::from_secs(5);
@@ -151,6 +151,7 @@ pub fn app(state: App) -> Router {
         .route("/livez", get(ops::livez))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
+        .merge(openapi::routes())
         .merge(admin::routes())
         .merge(dialects::routes());
     layered(routes, state)

@@ -1,7 +1,7 @@
 //! The ways to speak to the service. A dialect has a folder and a line here; it calls the service and the codec, nothing else.
 
 pub(crate) mod a1111;
-mod kserve;
+pub(crate) mod kserve;
 pub(crate) mod native;
 pub(crate) mod openai;
 
@@ -9,10 +9,19 @@ use axum::Router;
 
 use crate::App;
 use crate::error::ApiError;
+use crate::openapi::Document;
 
 /// The routes of every dialect.
 pub(crate) fn routes() -> Router<App> {
     native::routes().merge(openai::routes()).merge(a1111::routes()).merge(kserve::routes())
+}
+
+/// The routes of every dialect, described.
+pub(crate) fn describe(document: &mut Document) {
+    native::docs::describe(document);
+    openai::docs::describe(document);
+    a1111::docs::describe(document);
+    kserve::docs::describe(document);
 }
 
 /// An error at that path, as clients of its dialect expect it. OpenAI's errors are the native ones.

@@ -6,6 +6,7 @@ mod answer;
 mod canvas;
 mod catalogue;
 mod check;
+pub(crate) mod docs;
 mod extras;
 mod fields;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -3,6 +3,7 @@
 mod answer;
 mod body;
 mod catalogue;
+pub(crate) mod docs;
 mod early;
 mod estimate;
 mod events;

@@ -3,6 +3,7 @@
 mod answer;
 mod ask;
 mod check;
+pub(crate) mod docs;
 mod edits;
 mod events;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -2,7 +2,7 @@
 
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(super) mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,20 +5,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ldm_core::{JobId, Progress};
 use ldm_engine::ledger::{JobState, JobView, ObjectRef, Outcome};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::calls::{Entry, State};
 
 /// The answer of `GET /v1/jobs`.
-#[derive(Serialize)]
-pub(super) struct Jobs {
+#[derive(Serialize, ToSchema)]
+pub(in crate::dialects::native) struct Jobs {
     pub(super) jobs: Vec<Job>,
     /// What `before` takes to go on.
     pub(super) next: Option<String>,
 }
 
 /// A named job.
-#[derive(Serialize)]
-pub(super) struct Job {
+#[derive(Serialize, ToSchema)]
+pub(in crate::dialects::native) struct Job {
     id: String,
     name: Option<String>,
     state: &'static str,
@@ -50,7 +51,7 @@ pub(super) struct Job {
 }
 
 /// A finished picture of a named job.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct JobImage {
     /// Where it is.
     url: String,
@@ -59,11 +60,12 @@ struct JobImage {
     sha256: String,
     /// What made it.
     #[serde(skip_serializing_if = "serde_json::Value::is_null")]
+    #[schema(value_type = Object)]
     parameters: serde_json::Value,
 }
 
 /// Why a named job has no pictures.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct JobError {
     code: String,
     message: String,
