@@ -130,14 +130,11 @@ pub(super) const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAA
 /// Every task with a route.
 pub(super) fn tasks(document: &mut Document) -> Vec<Task> {
     document.take::<Common>();
-    let task = |name, path, schema, summary, fields: Object, files, example| Task {
-        name,
-        path,
-        schema,
-        summary,
-        fields: Object { description: fields.description.clone(), ..strict(object::<Common>(), fields) },
-        files,
-        example,
+    let task = |name, path, schema, summary, own: Object, files, example| {
+        let description = own.description.clone();
+        let mut fields = strict(object::<Common>(), own);
+        fields.description = description;
+        Task { name, path, schema, summary, fields, files, example }
     };
     vec![
         task(
