@@ -45,6 +45,9 @@ pub(crate) const KSERVE: &str = "KServe";
 pub(crate) const OPERATIONS: &str = "Operations";
 pub(crate) const ADMIN: &str = "Admin";
 
+/// One pixel, for examples: the smallest PNG, in base64.
+pub(crate) const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC";
+
 const ABOUT: &str = "Pictures by latent diffusion models.\n\nEvery answer has the headers `x-request-id` and `server-timing`; answers with \
 pictures have `x-job-id`. What went wrong comes in one shape for each dialect, with a code on which programs choose. Where the service \
 has keys, send one as `authorization: Bearer`, `x-api-key`, or as the password of HTTP Basic.";

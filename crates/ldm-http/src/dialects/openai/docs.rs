@@ -7,7 +7,7 @@ use utoipa::openapi::{Response, ResponseBuilder, schema::Schema};
 
 use super::ask::Ask;
 use super::wire::{Completed, Images, Partial};
-use crate::openapi::{Document, OPENAI, Object, Op, header, object, text};
+use crate::openapi::{Document, OPENAI, Object, Op, PIXEL, header, object, text};
 
 /// How a request may fail. Violations are `400`, as OpenAI's are.
 const ERRORS: [u16; 11] = [400, 401, 403, 404, 408, 413, 415, 429, 500, 503, 504];
@@ -49,9 +49,6 @@ pub(crate) fn describe(document: &mut Document) {
         .errors(&ERRORS)
         .done();
 }
-
-/// One pixel: the smallest PNG.
-const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC";
 
 /// The fields of a body but these. OpenAI's clients always send a prompt; other fields are left alone.
 pub(super) fn without(fields: &[&str]) -> Object {

@@ -15,7 +15,7 @@ pub(crate) use answers::Error;
 use super::extras::Extra;
 use super::fields::Fields;
 use super::{png_info, progress, stubs, wire};
-use crate::openapi::{Document, Op, Shape, WEBUI, object};
+use crate::openapi::{Document, Op, PIXEL, Shape, WEBUI, object};
 
 /// How a request for pictures may fail.
 const DRAWING: [u16; 11] = [400, 401, 403, 404, 408, 413, 422, 429, 500, 503, 504];
@@ -40,9 +40,6 @@ const IMG2IMG: [&str; 11] = [
 /// Routes that lists name.
 #[cfg(test)]
 pub(crate) const LISTED: [&[&str]; 2] = [&stubs::EMPTY, &stubs::REFRESH];
-
-/// One pixel: the smallest PNG.
-const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC";
 
 pub(crate) fn describe(document: &mut Document) {
     drawing(document);

@@ -11,7 +11,7 @@ use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::openapi::{RefOr, Response, ResponseBuilder};
 
 use super::wire::{Answer, Estimate, LastError, Models, Named, PngInfo, Preview, Progress, Queued, Samplers};
-use crate::openapi::{CATALOGUE, Document, Op, PICTURES, header, text};
+use crate::openapi::{CATALOGUE, Document, Op, PICTURES, PIXEL, header, text};
 
 /// How a request for pictures may fail.
 const DRAWING: [u16; 13] = [400, 401, 403, 406, 408, 409, 413, 415, 422, 429, 500, 503, 504];
@@ -44,7 +44,7 @@ pub(crate) fn describe(document: &mut Document) {
         .errors(&[400, 401, 403, 408, 413, 415, 422, 429, 503])
         .done();
     let op = Op::post(document, PICTURES, "/v1/png-info", "What a picture's file says of how it was made");
-    op.fields("PngInfoOrder", requests::png_info(), &["image"], json!({ "image": requests::PIXEL }))
+    op.fields("PngInfoOrder", requests::png_info(), &["image"], json!({ "image": PIXEL }))
         .takes("image/png", binary(), None)
         .takes("image/jpeg", binary(), None)
         .takes("image/webp", binary(), None)

@@ -5,7 +5,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
-use crate::openapi::{Document, Object, object, strict};
+use crate::openapi::{Document, Object, PIXEL, object, strict};
 
 /// A LoRA of the model.
 #[derive(ToSchema)]
@@ -123,9 +123,6 @@ pub(super) struct Task {
     pub(super) files: &'static [&'static str],
     pub(super) example: serde_json::Value,
 }
-
-/// One pixel: the smallest PNG.
-pub(super) const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC";
 
 /// Every task with a route.
 pub(super) fn tasks(document: &mut Document) -> Vec<Task> {
