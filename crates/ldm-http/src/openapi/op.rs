@@ -101,6 +101,13 @@ impl<'a> Op<'a> {
         self
     }
 
+    /// The body may be left out; said after it.
+    pub(crate) fn optional(mut self) -> Self {
+        let body = self.body.take().map(RequestBodyBuilder::from);
+        self.body = body.map(|body| body.required(Some(Required::False)).build());
+        self
+    }
+
     /// A JSON body of that type.
     pub(crate) fn json<T: ToSchema>(self, example: Value) -> Self {
         let schema = self.document.refer::<T>();

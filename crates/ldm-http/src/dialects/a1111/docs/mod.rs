@@ -68,7 +68,7 @@ fn drawing(document: &mut Document) {
     let example = json!({ "prompt": "a red circle", "width": 64, "height": 64, "steps": 20, "cfg_scale": 3 });
     let body = document.name("WebUiTxt2Img", Schema::Object(fields(&IMG2IMG)));
     let op = post(document, "/sdapi/v1/txt2img", "Pictures from a prompt").takes("application/json", body, Some(example));
-    op.answers::<wire::Images>(200, "The pictures; `info` is JSON as a text.").errors(&DRAWING).done();
+    op.optional().answers::<wire::Images>(200, "The pictures; `info` is JSON as a text.").errors(&DRAWING).done();
     let example = json!({ "prompt": "in watercolour", "init_images": [PIXEL], "width": 64, "height": 64, "steps": 20 });
     let mut img2img = fields(&TXT2IMG);
     img2img.required.push("init_images".to_owned());
@@ -80,7 +80,7 @@ fn drawing(document: &mut Document) {
     op.answers::<answers::Enlarged>(200, "The picture.").errors(&DRAWING).done();
     let example = json!({ "imageList": [{ "data": PIXEL }], "upscaling_resize": 2, "upscaler_1": "Lanczos" });
     let op = post(document, "/sdapi/v1/extra-batch-images", "Pictures enlarged").json::<Extra>(example);
-    op.answers::<answers::EnlargedBatch>(200, "The pictures.").errors(&DRAWING).done();
+    op.optional().answers::<answers::EnlargedBatch>(200, "The pictures.").errors(&DRAWING).done();
     let op = post(document, "/sdapi/v1/png-info", "What a picture's file says of how it was made");
     let op = op.json::<png_info::Asked>(json!({ "image": PIXEL })).answers::<answers::PngInfo>(200, "What it says.");
     op.errors(&[400, 401, 403, 408, 413, 422, 429]).done();
@@ -90,7 +90,7 @@ fn asking(document: &mut Document) {
     let op = get(document, "/sdapi/v1/options", "Settings").answers::<answers::Options>(200, "What clients look for.");
     op.errors(&ASKING).done();
     let op = post(document, "/sdapi/v1/options", "Take a checkpoint");
-    let op = op.json::<answers::SetOptions>(json!({})).answer(200, nothing());
+    let op = op.json::<answers::SetOptions>(json!({})).optional().answer(200, nothing());
     op.errors(&DRAWING).done();
     let task = "The `force_task_id` of one call; else all of the caller's.";
     let op = get(document, "/sdapi/v1/progress", "How far the caller's pictures are").query::<String>("force_task_id", task);
@@ -101,7 +101,7 @@ fn asking(document: &mut Document) {
     let op = post(document, "/sdapi/v1/skip", "Stop the oldest of the caller's pictures").query::<String>("force_task_id", task);
     op.answer(200, nothing()).errors(&[400, 401, 403, 429]).done();
     let op = post(document, "/internal/progress", "How far one task is").json::<progress::Asked>(json!({ "id_task": "mine" }));
-    op.answers::<answers::TaskProgress>(200, "The task.").errors(&[400, 401, 403, 408, 413, 422, 429, 500]).done();
+    op.optional().answers::<answers::TaskProgress>(200, "The task.").errors(&[400, 401, 403, 408, 413, 422, 429, 500]).done();
     get(document, "/internal/ping", "Whether the service answers").answer(200, anything("An empty object.")).done();
 }
 
