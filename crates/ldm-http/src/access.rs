@@ -199,3 +199,20 @@ pub(crate) async fn track(State(app): State<App>, mut request: Request, next: Ne
     let response = next.run(request).instrument(access.span().clone()).await;
     access.finish(response)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{get, house};
+
+    #[tokio::test]
+    async fn what_the_framework_refuses_is_an_error_like_others() {
+        let (router, _) = house().await;
+        for path in ["/v1/jobs?limit=many", "/v1/jobs/x/images/first", "/v1/jobs/%FF", "/v1/models/%FF"] {
+            let answer = get(&router, path).await;
+            assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "malformed_request"), "{path}");
+            assert_eq!(answer.header("content-type"), "application/json", "{path}");
+        }
+        let answer = get(&router, "/sdapi/v1/progress?skip_current_image=perhaps").await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["error"]), (400, &serde_json::json!("malformed_request")));
+    }
+}
