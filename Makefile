@@ -6,7 +6,7 @@ SERVE ?=
 # The set of libtorch files that `make libtorch` makes; `.cargo/config.toml` looks for it under `libtorch/`.
 KIND := $(if $(CUDA),cuda,cpu)
 
-.PHONY: help serve test clients lint fmt doc libtorch build generate goldens clean
+.PHONY: help serve test clients contract openapi lint fmt doc libtorch build generate goldens clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,13 @@ test: libtorch ## Run every test
 clients: libtorch ## Run published clients against the built server (Python with venv, Node.js, curl)
 	cargo test --workspace --no-run --quiet
 	tests/clients/run.sh target/debug/latentd
+
+contract: ## Run schemathesis against the served OpenAPI document (Python with venv), three minutes at most
+	cargo build --quiet -p ldm-http --example fake_server
+	tests/contract/run.sh target/debug/examples/fake_server
+
+openapi: ## Write docs/openapi.json anew
+	cargo run --quiet -p ldm-http --example openapi > docs/openapi.json
 
 lint: libtorch ## Check formatting, lints and documentation
 	cargo fmt --all --check

@@ -9,7 +9,7 @@ use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use ldm_core::{JobId, Tenant, Timings};
 use tracing::{Instrument, Span};
 
@@ -41,6 +41,8 @@ struct Record {
     /// The answer's `traceparent`.
     trace: Option<String>,
     told: Mutex<Told>,
+    /// Bytes of a body at most.
+    body_bytes: usize,
 }
 
 #[derive(Default)]
@@ -67,7 +69,8 @@ impl Access {
         let path = request.uri().path().to_owned();
         let (method, metrics) = (request.method().clone(), Arc::clone(&app.metrics));
         let (started, at, told) = (Instant::now(), SystemTime::now(), Mutex::default());
-        Self(Arc::new(Record { request_id, method, route, path, started, at, metrics, span, trace, told }))
+        let body_bytes = app.limits.body_bytes;
+        Self(Arc::new(Record { request_id, method, route, path, started, at, metrics, span, trace, told, body_bytes }))
     }
 
     /// The request's id.
@@ -115,7 +118,8 @@ impl Access {
     }
 
     /// The answer with the headers that every answer has, and with its error written out.
-    fn finish(&self, mut response: Response) -> Response {
+    fn finish(&self, response: Response) -> Response {
+        let mut response = refused(response, self.0.body_bytes);
         let jobs = self.tell(|told| {
             told.status = Some(response.status());
             names(&told.jobs)
@@ -145,6 +149,20 @@ impl Access {
         }
         response
     }
+}
+
+/// What the framework refuses by itself, in a plain text, as an error like the others: a part of a path or a query that is none, a body
+/// beyond the limit.
+fn refused(response: Response, body_bytes: usize) -> Response {
+    let kind = response.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    if !response.status().is_client_error() || !kind.starts_with(b"text/plain") {
+        return response;
+    }
+    let error = match response.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::body_too_large(body_bytes),
+        status => ApiError::new(status, "malformed_request", "the path or the query cannot be read as it must be here"),
+    };
+    error.into_response()
 }
 
 /// Year, month, day, hour, minute and second, in UTC, without anything between them.
@@ -190,4 +208,21 @@ pub(crate) async fn track(State(app): State<App>, mut request: Request, next: Ne
     request.extensions_mut().insert(access.clone());
     let response = next.run(request).instrument(access.span().clone()).await;
     access.finish(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{get, house};
+
+    #[tokio::test]
+    async fn what_the_framework_refuses_is_an_error_like_others() {
+        let (router, _) = house().await;
+        for path in ["/v1/jobs?limit=many", "/v1/jobs/x/images/first", "/v1/jobs/%FF", "/v1/models/%FF"] {
+            let answer = get(&router, path).await;
+            assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "malformed_request"), "{path}");
+            assert_eq!(answer.header("content-type"), "application/json", "{path}");
+        }
+        let answer = get(&router, "/sdapi/v1/progress?skip_current_image=perhaps").await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["error"]), (400, &serde_json::json!("malformed_request")));
+    }
 }

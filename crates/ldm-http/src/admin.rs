@@ -3,6 +3,8 @@
 //! The routes are there only for whoever may: with a token for those who show it, without one for those on the same machine that
 //! are no browser page. What a model's source is, only the binary knows: it implements [`Models`].
 
+pub(crate) mod docs;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,6 +19,7 @@ use ldm_core::{Failure, Violation, Violations};
 use serde::Serialize;
 use serde_json::Value;
 use subtle::ConstantTimeEq;
+use utoipa::ToSchema;
 
 use crate::App;
 use crate::caller::{Caller, Role};
@@ -118,18 +121,20 @@ pub(crate) fn routes() -> Router<App> {
         .route("/v1/admin/models/{id}/reload", post(reload))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = WorkersModels)]
 struct List {
     workers: Vec<Worker>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = WorkerModels)]
 struct Worker {
     worker: String,
     models: Vec<Resident>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Resident {
     id: String,
     loaded: bool,
@@ -182,7 +187,7 @@ fn known(app: &App, id: String) -> Result<String, ApiError> {
 }
 
 /// `{"id": ..., "path": ...}`.
-fn source(body: &[u8]) -> Result<ModelOrder, ApiError> {
+pub(crate) fn source(body: &[u8]) -> Result<ModelOrder, ApiError> {
     let value: Value = serde_json::from_slice(body).map_err(|error| ApiError::malformed(&error))?;
     let mut bad = Violations::default();
     let mut text = |field: &str| match &value[field] {

@@ -20,7 +20,7 @@ use crate::error::ApiError;
 use crate::keys::{self, Door};
 use crate::trace::Spans;
 use crate::webhooks::{InvalidWebhooks, Policy, WebhookOptions, Webhooks};
-use crate::{Admin, ConnectionLimits, Metrics, Otlp, Tls, access, admin, dialects, error, ops};
+use crate::{Admin, ConnectionLimits, Metrics, Otlp, Tls, access, admin, dialects, error, openapi, ops};
 
 /// What the edge takes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,6 +193,7 @@ pub fn app(state: App) -> Router {
         .route("/livez", get(ops::livez))
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
+        .merge(openapi::routes())
         .merge(admin::routes())
         .merge(dialects::routes());
     layered(routes, state)

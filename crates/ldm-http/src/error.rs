@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use ldm_core::{Ending, Failure, FailureKind, Violation, Violations};
 use ldm_engine::{Readiness, Refused};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Loading models takes about this long, as far as clients are concerned.
 const LOADING: Duration = Duration::from_secs(5);
@@ -32,12 +33,14 @@ pub(crate) struct ApiError {
 }
 
 /// The body: `{"error": {...}}`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
 pub(crate) struct Body<'a> {
     error: Inner<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ErrorDetails)]
 struct Inner<'a> {
     code: &'a str,
     message: &'a str,
@@ -51,7 +54,8 @@ struct Inner<'a> {
     retry_after_ms: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Violation)]
 struct WireViolation<'a> {
     field: &'a str,
     message: &'a str,

@@ -14,11 +14,15 @@ mod calls;
 mod codec;
 mod dialects;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod keys;
 mod metadata;
 mod metrics;
 mod multipart;
 mod negotiate;
+mod openapi;
 mod ops;
 mod provenance;
 mod request_id;
@@ -36,6 +40,7 @@ pub use codec::{Encoding, Format, Picture, Unreadable, Unwritable, read_picture,
 pub use dialects::native::keeper;
 pub use keys::{Door, Keys, KeysError, Rate, Secret};
 pub use metrics::Metrics;
+pub use openapi::openapi;
 pub use server::{ConnectionLimits, Tls, TlsError, serve};
 pub use trace::{InvalidEndpoint, Otlp};
 pub use webhooks::{InvalidSecret, InvalidWebhookOrigin, InvalidWebhooks, WebhookOptions};

@@ -4,12 +4,13 @@ use axum::http::{HeaderName, HeaderValue};
 use ldm_core::{Catalogue, Raster};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 /// The program's version.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What made a picture.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Provenance {
     version: &'static str,
     /// SHA-256 of the weights; absent when nobody computed it.

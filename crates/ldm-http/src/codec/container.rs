@@ -1,13 +1,14 @@
-//! What decoders take on trust: that a file goes on to its picture's end, and that what lies within is no larger than it says.
+//! What decoders take on trust: that a file goes on to its picture's end, that what lies within is no larger than it says, and that a
+//! palette has whole colours.
 
 use super::{Format, Unreadable};
 
-/// Refuses a file that is cut short, where its decoder would make up the rest, or one whose parts are larger than its header's
-/// `size`, width and height, which bounds the memory.
+/// Refuses a file that is cut short, where its decoder would make up the rest, one whose parts are larger than its header's
+/// `size`, width and height, which bounds the memory, and one whose palette its decoder would panic at.
 pub(crate) fn check(format: Format, file: &[u8], size: (u32, u32)) -> Result<(), Unreadable> {
     let wrong = match format {
-        // The decoder finds out by itself.
-        Format::Png => None,
+        // What is cut short the decoder finds out by itself.
+        Format::Png => (!whole_palette(file)).then_some(PARTS),
         Format::Jpeg => (!jpeg_ends(file)).then_some(CUT),
         Format::WebP => webp(file, size).err(),
     };
@@ -23,6 +24,23 @@ pub(crate) fn claimed(format: Format, file: &[u8]) -> Option<(u32, u32)> {
 
 const CUT: &str = "it is cut short";
 const LARGER: &str = "it has a frame that is larger than the picture";
+
+const PARTS: &str = "it has a palette that ends within a colour";
+
+/// Whether palettes before a PNG's pixels have three bytes a colour (PNG, third edition, 11.2.2). png 0.18.1 takes others and panics.
+fn whole_palette(file: &[u8]) -> bool {
+    let mut rest = file.get(8..).unwrap_or_default();
+    while let Some((&[a, b, c, d, kind @ ..], after)) = rest.split_first_chunk::<8>() {
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        match &kind {
+            b"PLTE" if !length.is_multiple_of(3) => return false,
+            b"IDAT" => return true,
+            // A checksum follows.
+            _ => rest = after.get(length.saturating_add(4)..).unwrap_or_default(),
+        }
+    }
+    true
+}
 
 /// Whether an end of image follows the first scan. The two bytes of that marker do not come up within a scan.
 fn jpeg_ends(file: &[u8]) -> bool {

@@ -178,6 +178,18 @@ fn what_a_header_claims_is_not_believed() {
 }
 
 #[test]
+fn a_palette_that_ends_within_a_colour_is_refused() {
+    let file = png(png::ColorType::Indexed, png::BitDepth::Eight, (2, 1), &[0, 1]);
+    let palette = png_chunk(b"PLTE", &[10, 20, 30, 40, 50, 60]);
+    let at = file.windows(palette.len()).position(|window| window == palette).unwrap();
+    for length in 3..=10 {
+        let other = png_chunk(b"PLTE", &[9; 10][..length]);
+        let read = read_with_alpha(&[&file[..at], &other, &file[at + palette.len()..]].concat(), 2);
+        assert_eq!(read.is_ok(), length % 3 == 0, "{length} bytes: {read:?}");
+    }
+}
+
+#[test]
 fn profiles_and_exif_of_any_size_harm_nothing() {
     let pixel = png(png::ColorType::Rgb, png::BitDepth::Eight, (1, 1), &[1, 2, 3]);
     let with = |name: &[u8; 4], body: &[u8]| [&pixel[..33], &png_chunk(name, body), &pixel[33..]].concat();

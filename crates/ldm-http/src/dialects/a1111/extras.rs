@@ -5,8 +5,9 @@ use axum::extract::State;
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 use ldm_core::{Catalogue, Draft, Raster, Task, Terms, Violation, Violations};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::answer::ENCODING;
 use super::canvas::{self, Mode};
@@ -23,26 +24,41 @@ const MOST_SCALE: f64 = 8.0;
 const MOST: usize = 16;
 
 /// The fields that mean something here; faces are not restored.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[schema(as = WebUiExtra)]
 #[serde(default)]
-struct Extra {
+pub(super) struct Extra {
+    /// The picture, in base64.
     image: String,
+    /// Pictures, at most 16.
     #[serde(rename = "imageList")]
     images: Vec<Named>,
+    /// 0 by `upscaling_resize`, 1 to `upscaling_resize_w` and `upscaling_resize_h`.
+    #[schema(minimum = 0, maximum = 1)]
     resize_mode: i64,
+    /// How many times wider and higher.
+    #[schema(minimum = 1, maximum = 8)]
     upscaling_resize: f64,
+    /// Pixels.
     upscaling_resize_w: i64,
+    /// Pixels.
     upscaling_resize_h: i64,
+    /// Whether the middle is kept where the shape differs; else it is stretched.
     upscaling_crop: bool,
+    /// `None`, `Lanczos`, `Nearest`, or a model for super-resolution.
     upscaler_1: String,
+    /// `None`.
     upscaler_2: String,
+    /// 0.
     extras_upscaler_2_visibility: f64,
 }
 
 /// A picture of a batch.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+#[schema(as = WebUiNamedPicture)]
 #[serde(default)]
 struct Named {
+    /// In base64.
     data: String,
 }
 
@@ -148,6 +164,16 @@ async fn drawn(app: &App, guest: &Guest, catalogue: &Catalogue, model: &str, pic
     let call = Call::start(app, &guest.access, &guest.caller, submission).await?;
     let output = call.finished().await?.into_iter().next().ok_or_else(ApiError::internal)?;
     Ok(output.image)
+}
+
+/// The reading of a body, for `fuzz/`: all but the drawing.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzz(body: &Body, pixels: u64) -> Result<(), ApiError> {
+    let (_, extra): (Map<String, Value>, Extra) = body.read()?;
+    let Ok(picture) = codec::decode(&extra.image, pixels) else { return Ok(()) };
+    let [width, height] = size(&extra, &picture, pixels)?;
+    assert!(u64::from(width) * u64::from(height) <= pixels, "no more pixels than allowed");
+    Ok(())
 }
 
 /// Each pixel repeated.

@@ -8,6 +8,7 @@ use ldm_core::{Violation, Violations};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::App;
 use crate::error::ApiError;
@@ -45,47 +46,88 @@ impl Body {
 }
 
 /// The fields of txt2img and img2img.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[schema(as = WebUiFields)]
 #[serde(default)]
 pub(super) struct Fields {
+    /// What to show; `<lora:name:strength>` is taken out of it.
     pub(super) prompt: String,
+    /// What not to show.
     pub(super) negative_prompt: String,
+    /// Left alone.
     pub(super) styles: Vec<String>,
+    /// -1 draws one.
     pub(super) seed: i64,
+    /// -1 draws one.
     pub(super) subseed: i64,
+    /// How much of the noise is that of `subseed`.
     pub(super) subseed_strength: f64,
+    /// A label or name; old ones such as `DPM++ 2M Karras` are a sampler and a scheduler.
     pub(super) sampler_name: Option<String>,
+    /// The sampler where `sampler_name` is absent.
     pub(super) sampler_index: String,
+    /// A label or name; `Automatic` leaves the choice to the sampler.
     pub(super) scheduler: Option<String>,
+    /// Pictures, times `n_iter`: 64 at most.
     pub(super) batch_size: i64,
+    /// Pictures, times `batch_size`: 64 at most.
     pub(super) n_iter: i64,
+    /// Steps of the sampler.
     pub(super) steps: i64,
+    /// Guidance scale.
     pub(super) cfg_scale: f64,
+    /// Pixels, brought down to the model's multiple.
     pub(super) width: i64,
+    /// Pixels, brought down to the model's multiple.
     pub(super) height: i64,
+    /// For samplers that take it.
     pub(super) eta: Option<f64>,
+    /// `sd_model_checkpoint`, `CLIP_stop_at_last_layers`, `randn_source` for this call.
+    #[schema(value_type = Object)]
     pub(super) override_settings: Map<String, Value>,
+    /// Whether the answer has the pictures.
     pub(super) send_images: bool,
+    /// A word under which `progress` and `interrupt` find the call.
     pub(super) force_task_id: Option<String>,
+    /// How much of the schedule the second pass, or img2img, runs.
     pub(super) denoising_strength: f64,
     // txt2img alone.
+    /// Whether there is a second pass.
     pub(super) enable_hr: bool,
+    /// How much larger it is.
     pub(super) hr_scale: f64,
+    /// `Latent`, `Latent (nearest)`, `None` or `Lanczos`.
     pub(super) hr_upscaler: Option<String>,
+    /// Its steps; 0 is as many as the first.
     pub(super) hr_second_pass_steps: i64,
+    /// Its width, instead of `hr_scale`.
     pub(super) hr_resize_x: i64,
+    /// Its height, instead of `hr_scale`.
     pub(super) hr_resize_y: i64,
     // img2img alone.
+    /// Pictures in base64; URLs are refused.
     pub(super) init_images: Vec<String>,
+    /// A picture in base64; white is painted.
     pub(super) mask: Option<String>,
+    /// 0 and 3 stretch, 1 crops, 2 fills.
     pub(super) resize_mode: i64,
+    /// Left alone.
     pub(super) mask_blur: Option<f64>,
+    /// Left alone.
     pub(super) mask_blur_x: f64,
+    /// Left alone.
     pub(super) mask_blur_y: f64,
+    /// Left alone.
     pub(super) inpainting_fill: i64,
+    /// Left alone.
+    #[schema(value_type = bool)]
     pub(super) inpaint_full_res: Value,
+    /// Left alone.
     pub(super) inpaint_full_res_padding: i64,
+    /// Whether black is painted instead.
+    #[schema(value_type = i64)]
     pub(super) inpainting_mask_invert: Value,
+    /// Whether `parameters` repeat the pictures.
     pub(super) include_init_images: bool,
 }
 

@@ -6,8 +6,11 @@ mod answer;
 mod canvas;
 mod catalogue;
 mod check;
+pub(crate) mod docs;
 mod extras;
 mod fields;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod mask_tests;
 mod names;

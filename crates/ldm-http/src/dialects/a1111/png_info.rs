@@ -5,6 +5,7 @@ use axum::extract::State;
 use ldm_core::{Violation, Violations};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::fields::Body;
 use crate::App;
@@ -13,9 +14,11 @@ use crate::error::ApiError;
 use crate::metadata::{self, Found, Infotext};
 
 /// The body.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = WebUiPngInfo)]
 #[serde(default)]
-struct Asked {
+pub(super) struct Asked {
+    /// In base64.
     image: String,
 }
 

@@ -8,6 +8,7 @@ use axum::extract::{Query, State};
 use ldm_core::Progress;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::answer::ENCODING;
 use super::fields::Body;
@@ -125,11 +126,15 @@ pub(super) async fn progress(
 }
 
 /// The body of `POST /internal/progress`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = WebUiTask)]
 #[serde(default)]
-struct Asked {
+pub(super) struct Asked {
+    /// The `force_task_id` of the call.
     id_task: String,
+    /// The preview that is known already.
     id_live_preview: i64,
+    /// Whether a preview is wanted.
     live_preview: Option<bool>,
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::App;
 
 /// Lists with nothing in them.
-const EMPTY: [&str; 8] = [
+pub(super) const EMPTY: [&str; 8] = [
     "/sdapi/v1/sd-vae",
     "/sdapi/v1/sd-modules",
     "/sdapi/v1/hypernetworks",
@@ -18,7 +18,7 @@ const EMPTY: [&str; 8] = [
     "/sdapi/v1/extensions",
 ];
 /// What is always up to date.
-const REFRESH: [&str; 4] =
+pub(super) const REFRESH: [&str; 4] =
     ["/sdapi/v1/refresh-checkpoints", "/sdapi/v1/refresh-loras", "/sdapi/v1/refresh-vae", "/sdapi/v1/refresh-embeddings"];
 
 pub(super) fn routes() -> Router<App> {

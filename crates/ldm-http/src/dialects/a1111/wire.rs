@@ -3,16 +3,19 @@
 use ldm_core::{Catalogue, Request};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::names;
 use crate::error::ApiError;
 
 /// The answer of txt2img and img2img.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WebUiImages)]
 pub(super) struct Images {
     /// Base64, without `data:`.
     pub(super) images: Vec<String>,
     /// What was said, with the defaults of what was not.
+    #[schema(value_type = Object)]
     pub(super) parameters: Map<String, Value>,
     /// [`info`] as a text.
     pub(super) info: String,

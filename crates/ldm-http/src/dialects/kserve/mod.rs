@@ -1,6 +1,7 @@
 //! KServe's V2 protocol as far as it is about health and metadata, and the health paths of other servers. Pictures are not tensors:
 //! inference by this protocol there is none.
 
+pub(crate) mod docs;
 #[cfg(test)]
 mod tests;
 

@@ -1,9 +1,10 @@
 //! What a model's tasks are bounded by, as JSON.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// What tasks of the model are bounded by; absent where it has no such task.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Conditions {
     prompt: bool,
     guidance: bool,

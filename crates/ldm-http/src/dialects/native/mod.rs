@@ -4,6 +4,7 @@ mod answer;
 mod body;
 mod catalogue;
 mod conditions;
+pub(crate) mod docs;
 mod draft;
 mod early;
 mod estimate;
@@ -11,6 +12,8 @@ mod events;
 mod fields;
 #[cfg(test)]
 mod form_tests;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod hostile;
 mod img2img;

@@ -35,14 +35,14 @@ pub(super) struct Order {
 }
 
 /// What a body is read by.
-struct Reader {
+pub(super) struct Reader {
     /// Without one the body says it, and is a named job's.
-    task: Option<Task>,
-    form: Form,
-    catalogue: Arc<Catalogue>,
+    pub(super) task: Option<Task>,
+    pub(super) form: Form,
+    pub(super) catalogue: Arc<Catalogue>,
     /// Pixels of a picture at most.
-    pixels: u64,
-    webhooks: Option<Webhooks>,
+    pub(super) pixels: u64,
+    pub(super) webhooks: Option<Webhooks>,
 }
 
 impl Order {
@@ -76,7 +76,7 @@ impl Order {
     }
 
     /// All of the reading that needs no runtime.
-    fn parse(body: Body, reader: Reader) -> Result<Self, ApiError> {
+    pub(super) fn parse(body: Body, reader: Reader) -> Result<Self, ApiError> {
         let Reader { task, form, catalogue, pixels, webhooks } = reader;
         let mut fields = Fields::of(body)?;
         let hook = if task.is_none() { jobs::hook(&mut fields, webhooks.as_ref()) } else { None };

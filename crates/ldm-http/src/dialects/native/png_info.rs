@@ -56,7 +56,7 @@ impl FromRequest<App> for Upload {
 
 impl Upload {
     /// What the file says.
-    fn look(self) -> Result<Found, ApiError> {
+    pub(super) fn look(self) -> Result<Found, ApiError> {
         let file = match self {
             Self::File(file) => file,
             Self::Field(body) => {

@@ -3,9 +3,10 @@
 use ldm_core::task::{self, Bbox, Work};
 use ldm_core::{Library, Prompting, Random, Request};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Spelled as requests are. Pictures, maps and embeddings are not repeated.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Settings {
     rounding: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,7 +28,7 @@ pub(super) struct Settings {
 }
 
 /// Settings for reproducing other programs' pictures, where they are not the usual ones.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Tuning {
     #[serde(skip_serializing_if = "Option::is_none")]
     clip_skip: Option<u32>,
@@ -35,6 +36,7 @@ struct Tuning {
     guidance_rescale: Option<f64>,
     /// An upper end that is infinite is null.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Option<f64>>>)]
     guidance_interval: Option<(f64, Option<f64>)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     random: Option<&'static str>,
@@ -49,7 +51,7 @@ struct Tuning {
 }
 
 /// How a mask was taken.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Masking {
     mask_blur: Blur,
     invert_mask: bool,
@@ -61,15 +63,17 @@ struct Masking {
 }
 
 /// The same in both directions, or across and down.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = BlurSaid)]
 enum Blur {
     Alike(f64),
     Apart([f64; 2]),
 }
 
 /// A second pass.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = HiresPass)]
 struct Hires {
     width: u32,
     height: u32,
@@ -79,7 +83,8 @@ struct Hires {
 }
 
 /// A box.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = PlacedBox)]
 struct Placed {
     label: i64,
     x: f64,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ldm_core::{Catalogue, Request, Timings};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::conditions::Conditions;
 use super::settings::Settings;
@@ -15,7 +16,8 @@ use crate::metadata::{Found, Infotext};
 use crate::provenance::Provenance;
 
 /// The answer to a request for pictures.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Pictures)]
 pub(super) struct Answer {
     /// The jobs, one per picture.
     pub(super) ids: Vec<String>,
@@ -32,7 +34,8 @@ pub(super) struct Answer {
 }
 
 /// Event `error`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ErrorEvent)]
 pub(super) struct LastError<'a> {
     #[serde(flatten)]
     pub(super) error: Body<'a>,
@@ -40,7 +43,7 @@ pub(super) struct LastError<'a> {
 }
 
 /// The answer of `POST /v1/estimate`: what the request would take now, all its pictures together.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Estimate {
     pub(super) task: &'static str,
     pub(super) model: String,
@@ -60,14 +63,15 @@ pub(super) struct Estimate {
 }
 
 /// Half of such requests, and nineteen of twenty, take less.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EstimateQuantiles)]
 pub(super) struct Quantiles {
     pub(super) p50: f64,
     pub(super) p95: f64,
 }
 
 /// One picture.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Picture {
     pub(super) id: String,
     pub(super) b64: String,
@@ -81,7 +85,7 @@ pub(super) struct Picture {
 }
 
 /// Where a picture's time went.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct PictureTimings {
     queued_ms: f64,
     prepare_ms: f64,
@@ -109,7 +113,7 @@ pub(super) fn ms(time: Duration) -> f64 {
 
 /// What made the pictures, spelled as requests are: posted back it makes them again. Pictures, maps and embeddings are not
 /// repeated.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Parameters {
     pub(super) model: String,
     prompt: String,
@@ -137,7 +141,8 @@ pub(super) struct Parameters {
 }
 
 /// An adapter that a picture was drawn with.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = LoraUse)]
 struct Lora {
     name: String,
     strength: f64,
@@ -170,7 +175,8 @@ impl Parameters {
 }
 
 /// Event `queued`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = QueuedEvent)]
 pub(super) struct Queued {
     pub(super) image: usize,
     /// Jobs that start before it.
@@ -178,7 +184,8 @@ pub(super) struct Queued {
 }
 
 /// Event `progress`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ProgressEvent)]
 pub(super) struct Progress {
     pub(super) image: usize,
     /// `prepare`, `step` or `decode`.
@@ -190,7 +197,8 @@ pub(super) struct Progress {
 }
 
 /// Event `preview`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = PreviewEvent)]
 pub(super) struct Preview {
     pub(super) image: usize,
     pub(super) step: u32,
@@ -201,7 +209,7 @@ pub(super) struct Preview {
 }
 
 /// The answer of `POST /v1/png-info`. What a file does not say is null.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct PngInfo {
     format: &'static str,
     width: u32,
@@ -211,14 +219,16 @@ pub(super) struct PngInfo {
     /// The same, read.
     infotext: Option<InfotextParts>,
     /// What can be posted back.
+    #[schema(value_type = Option<Object>)]
     latentd: Option<Map<String, Value>>,
     /// What made the picture beside that.
+    #[schema(value_type = Option<Object>)]
     engine: Option<Map<String, Value>>,
     /// Every other text by its name.
     items: BTreeMap<String, String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct InfotextParts {
     prompt: String,
     negative_prompt: String,
@@ -237,7 +247,7 @@ impl PngInfo {
 }
 
 /// The answer of `GET /v1/models`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Models {
     /// `list`, as OpenAI's clients expect it.
     object: &'static str,
@@ -247,7 +257,8 @@ pub(super) struct Models {
 }
 
 /// A model by its name alone, as OpenAI's clients list it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ModelName)]
 pub(super) struct Named {
     id: String,
     object: &'static str,
@@ -262,7 +273,7 @@ impl Named {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Model {
     id: String,
     default: bool,
@@ -281,14 +292,16 @@ struct Model {
     conditions: Conditions,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ModelSizes)]
 struct Sizes {
     min: u32,
     max: u32,
     multiple: u32,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ModelDefaults)]
 struct Defaults {
     width: u32,
     height: u32,
@@ -299,7 +312,8 @@ struct Defaults {
     strength: f64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = RequestBounds)]
 struct Bounds {
     steps: u32,
     guidance: f64,
@@ -346,12 +360,12 @@ impl Models {
 }
 
 /// The answer of `GET /v1/samplers`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Samplers {
     samplers: Vec<Sampler>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Sampler {
     name: String,
     label: String,
@@ -362,7 +376,8 @@ struct Sampler {
     schedules: Vec<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = SamplerAlias)]
 struct Alias {
     name: String,
     schedule: Option<String>,

@@ -3,8 +3,11 @@
 mod answer;
 mod ask;
 mod check;
+pub(crate) mod docs;
 mod edits;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod generations;
 mod parts;
 #[cfg(test)]

@@ -2,11 +2,13 @@
 
 use ldm_core::Request;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::codec::Encoding;
 
 /// The answer of both routes.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OpenAiImages)]
 pub(super) struct Images {
     /// Seconds since 1970.
     pub(super) created: u64,
@@ -17,7 +19,8 @@ pub(super) struct Images {
 }
 
 /// One picture.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = OpenAiImage)]
 pub(super) struct Image {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) b64_json: Option<String>,
@@ -28,7 +31,8 @@ pub(super) struct Image {
 }
 
 /// What all pictures of an answer have in common.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = OpenAiLook)]
 pub(super) struct Look {
     background: &'static str,
     output_format: &'static str,
@@ -43,7 +47,8 @@ impl Look {
 }
 
 /// What was read and made, in units of our own: words of prompts, and squares of 16 pixels a side.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+#[schema(as = OpenAiUsage)]
 pub(super) struct Usage {
     input_tokens: u64,
     input_tokens_details: Details,
@@ -51,7 +56,8 @@ pub(super) struct Usage {
     total_tokens: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+#[schema(as = OpenAiUsageDetails)]
 struct Details {
     text_tokens: u64,
     image_tokens: u64,
@@ -72,7 +78,8 @@ impl Usage {
 }
 
 /// Event `….partial_image`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OpenAiPartialImage)]
 pub(super) struct Partial {
     pub(super) r#type: String,
     pub(super) b64_json: String,
@@ -85,7 +92,8 @@ pub(super) struct Partial {
 }
 
 /// Event `….completed`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OpenAiCompleted)]
 pub(super) struct Completed {
     pub(super) r#type: String,
     pub(super) b64_json: String,

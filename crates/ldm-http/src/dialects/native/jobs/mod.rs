@@ -12,7 +12,7 @@ mod replay;
 mod tests;
 #[cfg(test)]
 mod watching;
-mod wire;
+pub(super) mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;

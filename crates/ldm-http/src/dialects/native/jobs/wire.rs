@@ -6,6 +6,7 @@ use ldm_core::{FailureKind, JobId, Progress};
 use ldm_engine::ledger::{JobState, JobView, ObjectRef, Outcome, Phase, Retention};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::forecast::{self, Live};
 use super::replay::last_id;
@@ -14,15 +15,15 @@ use crate::calls::{Entry, Note, State};
 use crate::error::{ApiError, told};
 
 /// The answer of `GET /v1/jobs`.
-#[derive(Serialize)]
-pub(super) struct Jobs {
+#[derive(Serialize, ToSchema)]
+pub(in crate::dialects::native) struct Jobs {
     pub(super) jobs: Vec<Job>,
     /// What `before` takes to go on.
     pub(super) next: Option<String>,
 }
 
 /// A job.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct Job {
     id: String,
     name: Option<String>,
@@ -63,7 +64,7 @@ pub(crate) struct Job {
 }
 
 /// A finished picture of a named job.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct JobImage {
     /// Where it is.
     url: String,
@@ -73,11 +74,12 @@ struct JobImage {
     sha256: String,
     /// What made it.
     #[serde(skip_serializing_if = "Value::is_null")]
+    #[schema(value_type = Object)]
     parameters: Value,
 }
 
 /// Why a job has no pictures.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct JobError {
     code: String,
     message: String,
