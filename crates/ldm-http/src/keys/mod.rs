@@ -12,7 +12,7 @@ mod places;
 mod rate;
 mod shown;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

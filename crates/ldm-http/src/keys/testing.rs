@@ -14,13 +14,13 @@ use crate::testing::{Answer, node, ready, send};
 use crate::{App, app};
 
 /// A file of keys in a folder of its own, with a secret for each name.
-pub(super) struct Ring {
+pub(crate) struct Ring {
     folder: PathBuf,
     secrets: Vec<(String, Secret)>,
 }
 
 impl Ring {
-    pub(super) fn new(entries: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(entries: &[(&str, &str)]) -> Self {
         let folder = std::env::temp_dir().join(format!("latentd-keys-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&folder).unwrap();
         let secrets = entries.iter().map(|(name, _)| ((*name).to_owned(), Secret::new().unwrap())).collect();
@@ -43,11 +43,11 @@ impl Ring {
         std::fs::write(self.path(), entries.iter().map(entry).collect::<String>()).unwrap();
     }
 
-    pub(super) fn secret(&self, name: &str) -> &str {
+    pub(crate) fn secret(&self, name: &str) -> &str {
         &self.secrets.iter().find(|(known, _)| known == name).unwrap().1.secret
     }
 
-    pub(super) fn keys(&self) -> Keys {
+    pub(crate) fn keys(&self) -> Keys {
         Keys::open(self.path()).unwrap()
     }
 }

@@ -18,7 +18,7 @@ const TELLING: f64 = 0.1;
 
 /// How far a job is.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Live {
+pub(in crate::dialects::native) struct Live {
     /// Steps of its foremost unfinished picture, and of how many.
     pub(super) step: Option<(u32, u32)>,
     /// 0 to 1.

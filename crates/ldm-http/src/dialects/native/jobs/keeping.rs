@@ -10,7 +10,7 @@ use ldm_engine::ledger::{Ledger, LedgerLimits, Memory, Retention};
 use ldm_engine::objects::Objects;
 use serde_json::json;
 
-use super::tests::{as_tenant, ended, put, small};
+use super::tests::{as_other, ended, other, put, small};
 use crate::app;
 use crate::testing::{Answer, get, house, ready, send};
 
@@ -79,7 +79,8 @@ async fn what_was_there_and_is_not_any_more_is_gone() {
     let keep = Retention { count: 1, ..Retention::default() };
     let node = crate::testing::node_with(&state, Arc::new(Memory::new(LedgerLimits::default())), Objects::memory(), keep, 4);
     let objects = node.objects().clone();
-    let router = app(state.named(node));
+    let (ring, door) = other();
+    let router = app(state.named(node).door(door));
     let first = put(&router, "/v1/jobs/first", small(1)).await.header("location").to_owned();
     ended(&router, &first).await;
     put(&router, "/v1/jobs/second", small(2)).await;
@@ -92,7 +93,7 @@ async fn what_was_there_and_is_not_any_more_is_gone() {
             let answer = get(&router, &format!("{path}{rest}")).await;
             assert_eq!((answer.status.as_u16(), answer.code().as_str()), (410, "gone"), "{path}{rest}");
         }
-        assert_eq!(as_tenant(&router, "other", "GET", path).await.status, 404, "none of theirs");
+        assert_eq!(as_other(&router, &ring, "GET", path).await.status, 404, "none of theirs");
     }
     assert_eq!(get(&router, "/v1/jobs/second/images/0").await.status, 200);
     // A record whose picture somebody deleted.

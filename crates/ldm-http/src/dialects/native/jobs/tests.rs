@@ -8,8 +8,9 @@ use axum::http::{Request, header};
 use serde_json::{Value, json};
 
 use crate::app;
-use crate::caller::{Caller, Identity};
-use crate::testing::{Answer, get, house, post, ready, send};
+use crate::keys::Door;
+use crate::keys::testing::Ring;
+use crate::testing::{Answer, get, house, node, post, ready, send};
 
 pub(super) async fn put(router: &Router, path: &str, body: Value) -> Answer {
     let request = Request::put(path).header(header::CONTENT_TYPE, "application/json");
@@ -113,26 +114,35 @@ async fn without_a_ledger_there_are_no_named_jobs() {
 }
 
 /// As `caller` of that name would ask.
-pub(super) async fn as_tenant(router: &Router, tenant: &str, method: &str, path: &str) -> Answer {
-    let mut request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-    let tenant = ldm_core::Tenant::new(tenant);
-    request.extensions_mut().insert(Caller::new(Identity { tenant, ..Identity::default() }));
-    send(router, request).await
+/// The key of another tenant, and a door that lets in everybody without one.
+pub(super) fn other() -> (Ring, Door) {
+    let ring = Ring::new(&[("other", "")]);
+    let door = Door::default().keys(ring.keys()).anonymous(true);
+    (ring, door)
+}
+
+/// Asks with that tenant's key.
+pub(super) async fn as_other(router: &Router, ring: &Ring, method: &str, path: &str) -> Answer {
+    let request = Request::builder().method(method).uri(path).header("x-api-key", ring.secret("other"));
+    send(router, request.body(Body::empty()).unwrap()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_tenants_job_is_not_there() {
-    let (router, control) = house().await;
+    let (ring, door) = other();
+    let (state, control) = ready().await;
+    let named = node(&state);
+    let router = app(state.named(named).door(door));
     control.steps.close();
     let place = put(&router, "/v1/jobs/mine", small(1)).await.header("location").to_owned();
     control.steps.wait_blocked();
     for path in [place.as_str(), "/v1/jobs/mine"] {
         for (method, rest) in [("GET", ""), ("POST", "/cancel"), ("GET", "/events"), ("GET", "/images/0")] {
-            let answer = as_tenant(&router, "other", method, &format!("{path}{rest}")).await;
+            let answer = as_other(&router, &ring, method, &format!("{path}{rest}")).await;
             assert_eq!((answer.status.as_u16(), answer.code().as_str()), (404, "no_such_job"), "{method} {path}{rest}");
         }
     }
-    assert_eq!(as_tenant(&router, "other", "GET", "/v1/jobs").await.json()["jobs"], json!([]));
+    assert_eq!(as_other(&router, &ring, "GET", "/v1/jobs").await.json()["jobs"], json!([]));
     assert_eq!(get(&router, &place).await.json()["state"], "running", "nobody stopped it");
     control.steps.open();
     assert_eq!(ended(&router, &place).await["state"], "succeeded");
