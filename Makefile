@@ -40,7 +40,7 @@ clients: libtorch ## Run published clients against the built server (Python with
 	tests/clients/run.sh target/debug/latentd
 
 contract: ## Run schemathesis against the served OpenAPI document (Python with venv), three minutes at most
-	cargo build --quiet -p ldm-http --example fake_server
+	cargo test --workspace --no-run --quiet
 	tests/contract/run.sh target/debug/examples/fake_server
 
 openapi: ## Write docs/openapi.json anew

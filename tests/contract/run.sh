@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 server="${1:-target/debug/examples/fake_server}"
 shift || true
-[ -x "$server" ] || { echo "there is no $server; cargo build -p ldm-http --example fake_server makes it" >&2; exit 1; }
+[ -x "$server" ] || { echo "there is no $server; cargo test --workspace --no-run makes it" >&2; exit 1; }
 home=target/contract
 mkdir -p "$home"
 if ! cmp -s tests/contract/requirements.txt "$home/requirements.txt"; then
