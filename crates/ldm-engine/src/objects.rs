@@ -1,7 +1,9 @@
 //! Where bytes lie: pictures, inputs, checkpoints. A thin layer over `object_store`: our keys, bounds and digests.
 
+use std::collections::BTreeSet;
 use std::path::Path as Folder;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -16,6 +18,9 @@ use crate::ledger::ObjectRef;
 
 /// Bytes of one object at most, unless said otherwise: a picture of 4096×4096, as it is, has 48 MiB.
 pub const MAX_OBJECT: u64 = 256 << 20;
+
+/// The first parts of keys.
+const KINDS: [&str; 3] = ["in", "out", "ckpt"];
 
 /// Why bytes were not kept or not given back.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +122,7 @@ impl Objects {
 
     /// Deletes all that a job has, also what no record names: a checkpoint or a picture of a life that was superseded.
     pub async fn delete_job(&self, id: JobId) -> Result<(), ObjectError> {
-        for kind in ["in", "out", "ckpt"] {
+        for kind in KINDS {
             let prefix = Path::from(format!("{kind}/{id}"));
             let found: Vec<_> = self.store.list(Some(&prefix)).try_collect().await?;
             for object in found {
@@ -125,6 +130,25 @@ impl Objects {
             }
         }
         Ok(())
+    }
+
+    /// Jobs of which something was put here longer ago than that, at most so many: by what lies here, whatever records say.
+    pub async fn jobs_since(&self, age: Duration, most: usize) -> Result<Vec<JobId>, ObjectError> {
+        let before = SystemTime::now().checked_sub(age).and_then(|before| before.duration_since(UNIX_EPOCH).ok());
+        let before = before.map_or(0, |before| before.as_secs() as i64);
+        let mut jobs = BTreeSet::new();
+        for kind in KINDS {
+            let mut found = self.store.list(Some(&Path::from(kind)));
+            while let Some(object) = found.try_next().await? {
+                if jobs.len() == most {
+                    break;
+                }
+                // What does not lie under a job's id is none of ours.
+                let id = object.location.parts().nth(1).and_then(|part| part.as_ref().parse::<JobId>().ok());
+                jobs.extend(id.filter(|_| object.last_modified.timestamp() <= before));
+            }
+        }
+        Ok(jobs.into_iter().collect())
     }
 
     fn bounded(&self, key: &str, bytes: u64) -> Result<(), ObjectError> {

@@ -31,7 +31,7 @@ pub use job::{Bound, Fingerprint, Full, LedgerLimits, NewJob, ObjectRef, Outcome
 pub use look::{JobState, JobView, LaneLoad, LedgerLoad, Page, Phase, Query, Retention, Stale};
 pub use memory::Memory;
 pub use spec::{Packed, Spec, SpecError, unpack};
-pub use upkeep::upkeep;
+pub use upkeep::{sweep, upkeep};
 
 /// How long a node's lease lasts without a [`beat`](Ledger::beat). Beat every [`BEAT`].
 pub const LEASE: Duration = Duration::from_secs(10);

@@ -1,6 +1,10 @@
 //! The round that somebody makes every second: dead nodes' jobs, late jobs, old records with their objects.
 
-use super::{Ledger, LedgerError, Reaped, Retention, Stale};
+use std::time::Duration;
+
+use ldm_core::JobId;
+
+use super::{Ledger, LedgerError, MAX_PAGE, Reaped, Retention, Stale};
 use crate::objects::{ObjectError, Objects};
 
 /// One round. Objects go before the record that names them, so nothing is left behind when the process dies in between;
@@ -19,6 +23,32 @@ pub async fn upkeep(ledger: &dyn Ledger, objects: &Objects, keep: &Retention) ->
         ledger.forget(&gone).await?;
     }
     Ok(reaped)
+}
+
+/// Objects of jobs that a sweep looks at, at most.
+const SWEPT: usize = 10_000;
+
+/// Deletes objects that no record knows and that are older than `age`: inputs whose job was never handed in, because the process died
+/// in between, and whatever a lost ledger left. How many jobs had such.
+pub async fn sweep(ledger: &dyn Ledger, objects: &Objects, age: Duration) -> Result<usize, LedgerError> {
+    let there = match objects.jobs_since(age, SWEPT).await {
+        Ok(there) => there,
+        Err(error) => {
+            tracing::warn!(%error, "objects that nobody knows were not looked for");
+            return Ok(0);
+        }
+    };
+    let mut swept = 0;
+    for page in there.chunks(MAX_PAGE as usize) {
+        let known: Vec<JobId> = ledger.get(page).await?.into_iter().map(|view| view.id).collect();
+        for id in page.iter().filter(|id| !known.contains(id)) {
+            match objects.delete_job(*id).await {
+                Ok(()) => swept += 1,
+                Err(error) => tracing::warn!(job = %id, %error, "objects that nobody knows could not be deleted"),
+            }
+        }
+    }
+    Ok(swept)
 }
 
 async fn delete(objects: &Objects, stale: &Stale) -> Result<(), ObjectError> {

@@ -24,7 +24,7 @@ use crate::Service;
 use crate::guard::lock;
 use crate::ledger::{
     BEAT, Claim, Clock, Fence, JobView, Lane, Ledger, LedgerError, NewJob, NodeId, NodeState, Order, Reaped, Retention, Spec,
-    Submitted, Timestamp, Want, upkeep,
+    Submitted, Timestamp, Want, sweep, upkeep,
 };
 use crate::objects::{Objects, input_key};
 pub use named::{Encode, Encoded, Named, NodeError};
@@ -33,6 +33,8 @@ pub use watch::{Sight, Sightings};
 
 /// How long a node waits for the doorbell before it looks by itself.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How often objects that no record knows are looked for, and how old they must be.
+const SWEEP: Duration = Duration::from_secs(3600);
 
 /// One process's share in named jobs. A clone is the same node.
 #[derive(Clone)]
@@ -303,9 +305,19 @@ async fn claim(node: Weak) {
 async fn clean(node: Weak) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut swept: Option<tokio::time::Instant> = None;
     loop {
         second.tick().await;
         let Some(node) = node.upgrade() else { return };
+        if swept.is_none_or(|at| at.elapsed() >= SWEEP) {
+            swept = Some(tokio::time::Instant::now());
+            match sweep(&*node.ledger, &node.objects, SWEEP).await {
+                Ok(0) => {}
+                Ok(jobs) => tracing::info!(jobs, "objects that no record knows were deleted"),
+                Err(LedgerError::Closed) => return,
+                Err(error) => tracing::warn!(%error, "objects that no record knows were not looked for"),
+            }
+        }
         match upkeep(&*node.ledger, &node.objects, &node.retention).await {
             Ok(reaped) if reaped != Reaped::default() => tracing::info!(?reaped, "jobs of lost nodes, and late ones"),
             Ok(_) => {}

@@ -8,7 +8,7 @@ use ldm_core::{
     Bounds, BoxBounds, Catalogue, Conditions, Defaults, Draft, JobId, Library, Lora, Mode, Model, NeighborBounds, Plane,
     Priority, Prompting, Random, Raster, Request, Rounding, Sampler, Sizes, Task, Tenant, Terms, Tuning, Variation,
 };
-use ldm_engine::ledger::{LedgerLimits, MAX_SPEC, Retention, Spec, SpecError, contract, unpack, upkeep};
+use ldm_engine::ledger::{LedgerLimits, MAX_SPEC, Retention, Spec, SpecError, contract, sweep, unpack, upkeep};
 use ldm_engine::objects::{ObjectError, Objects, checkpoint_key, input_key, output_key};
 
 /// One model that does everything.
@@ -273,5 +273,27 @@ fn upkeep_deletes_old_records_with_all_their_objects() {
             there.push(objects.get(reference).await.is_ok());
         }
         assert_eq!(there, [false, false, true, true]);
+    });
+}
+
+#[test]
+fn what_no_record_knows_is_swept() {
+    super::ledger::wait(async {
+        let bench = super::ledger::memory(LedgerLimits::default());
+        let objects = Objects::memory();
+        let (known, never) = (bench.accept(contract::job("a")).await, JobId::new());
+        let mut put = Vec::new();
+        for key in
+            [input_key(known, 0), input_key(never, 0), input_key(never, 1), checkpoint_key(never, 3), "in/notes/0".to_owned()]
+        {
+            put.push(objects.put(&key, Bytes::from_static(b"x")).await.unwrap());
+        }
+        assert_eq!(sweep(&*bench.ledger, &objects, Duration::from_secs(3600)).await.unwrap(), 0, "its job may be on its way");
+        assert_eq!(sweep(&*bench.ledger, &objects, Duration::ZERO).await.unwrap(), 1);
+        let mut there = Vec::new();
+        for reference in &put {
+            there.push(objects.get(reference).await.is_ok());
+        }
+        assert_eq!(there, [true, false, false, false, true]);
     });
 }

@@ -29,7 +29,8 @@ pub(super) fn shown(headers: &HeaderMap, basic: bool) -> Shown {
         };
         let bearer = scheme.eq_ignore_ascii_case(b"bearer");
         // `Bearer` with nothing behind it is what clients send whose key is empty.
-        shown.any |= !text.is_empty() && !(bearer && rest.is_empty());
+        let is_empty = text.is_empty() || bearer && rest.is_empty();
+        shown.any |= !is_empty;
         if bearer {
             shown.secrets.extend(Some(rest.to_vec()).filter(|rest| !rest.is_empty()));
         } else if scheme.eq_ignore_ascii_case(b"basic") && basic {
@@ -72,7 +73,8 @@ mod tests {
     #[test]
     fn keys_are_found_wherever_clients_put_them() {
         let basic = |text: &str| format!("basic {}", BASE64_STANDARD.encode(text));
-        let table: [(&[(&'static str, &str)], &[&str], bool); 11] = [
+        type Row<'a> = (&'a [(&'static str, &'a str)], &'a [&'a str], bool);
+        let table: [Row<'_>; 11] = [
             (&[], &[], false),
             (&[("authorization", "")], &[], false),
             (&[("authorization", "Bearer ")], &[], false),

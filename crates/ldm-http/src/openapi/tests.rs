@@ -127,24 +127,30 @@ async fn the_page_loads_nothing_from_elsewhere() {
     }
 }
 
+/// Every field of a schema and of its parts.
+fn gather(document: &Value, schema: &Value, whole: &mut Value) {
+    let schema = schema["$ref"].as_str().map_or(schema, |pointer| document.pointer(&pointer[1..]).unwrap());
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        whole["properties"][name] = property.clone();
+    }
+    for kind in ["allOf", "oneOf", "anyOf"] {
+        schema[kind].as_array().into_iter().flatten().for_each(|part| gather(document, part, whole));
+    }
+}
+
 /// Whether a value is as a schema says, in its fields and their types: every field is known, and required ones are there.
 fn fits(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     if let Some(pointer) = schema["$ref"].as_str() {
         return fits(document, document.pointer(&pointer[1..]).unwrap(), value);
     }
+    if schema["allOf"].is_array() {
+        let mut whole = json!({ "type": "object", "properties": {} });
+        gather(document, schema, &mut whole);
+        return fits(document, &whole, value);
+    }
     if let Some(all) = schema["oneOf"].as_array().or(schema["anyOf"].as_array()) {
         let tried: Vec<_> = all.iter().map(|one| fits(document, one, value)).collect();
         return if tried.iter().any(Result::is_ok) { Ok(()) } else { Err(format!("{tried:?}")) };
-    }
-    if let Some(all) = schema["allOf"].as_array() {
-        let mut whole = json!({ "type": "object", "properties": {} });
-        for part in all {
-            let part = part["$ref"].as_str().map_or(part, |pointer| document.pointer(&pointer[1..]).unwrap());
-            for (name, property) in part["properties"].as_object().into_iter().flatten() {
-                whole["properties"][name] = property.clone();
-            }
-        }
-        return fits(document, &whole, value);
     }
     let types: Vec<&str> = match &schema["type"] {
         Value::String(one) => vec![one],
@@ -189,6 +195,17 @@ async fn answers_are_as_they_are_described() {
         ("post", "/v1/txt2img", json!({ "prompt": "x", "steps": 2, "loras": [] })),
         ("post", "/v1/txt2img", json!({ "prompt": "x", "steps": 0, "nothing": 1 })),
         ("post", "/v1/img2img", json!({ "prompt": "x", "steps": 2, "strength": 0.5, "init_image": png })),
+        (
+            "post",
+            "/v1/inpaint",
+            json!({ "prompt": "x", "steps": 2, "init_image": png, "mask": png, "mask_blur": [1, 2], "clip_skip": 1 }),
+        ),
+        (
+            "post",
+            "/v1/class",
+            json!({ "class": 3, "steps": 2, "guidance_interval": [1, null], "subseed": 4, "subseed_strength": 0.5 }),
+        ),
+        ("post", "/v1/layout", json!({ "steps": 2, "boxes": [{ "label": 1, "x": 0, "y": 0, "width": 1, "height": 1 }] })),
         ("post", "/v1/estimate", example),
         ("post", "/v1/png-info", json!({ "image": png })),
         ("post", "/v1/jobs", json!({ "task": "txt2img", "prompt": "x", "steps": 2 })),
