@@ -117,7 +117,8 @@ mod tests {
     /// What `fuzz/` begins with is read without a panic.
     #[test]
     fn corpora_are_read() {
-        let targets: [(&str, fn(&[u8])); 4] =
+        type Target = fn(&[u8]);
+        let targets: [(&str, Target); 4] =
             [("json", super::json), ("data_url", super::data_url), ("picture", super::picture), ("form", super::form)];
         for (name, target) in targets {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);

@@ -166,7 +166,7 @@ fn fits(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
         "boolean" => value.is_boolean(),
         _ => value.is_null(),
     };
-    if !types.iter().any(|kind| is(kind)) {
+    if !types.iter().any(is) {
         return Err(format!("{value} is no {types:?}"));
     }
     for item in value.as_array().into_iter().flatten() {

@@ -168,7 +168,7 @@ struct Img2Img {
 /// What lies under the mask at the start.
 #[derive(ToSchema)]
 #[schema(as = MaskFill, rename_all = "snake_case")]
-enum Fill {
+enum Under {
     Original,
     Fill,
     LatentNoise,
@@ -197,7 +197,7 @@ struct Inpaint {
     /// Pixels around the masked area, with `only_masked`.
     #[schema(minimum = 0)]
     padding: Option<u32>,
-    fill: Option<Fill>,
+    fill: Option<Under>,
     /// What is not masked stays as it was, byte for byte.
     #[schema(default = true)]
     composite: Option<bool>,
