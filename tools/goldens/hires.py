@@ -32,7 +32,8 @@ def cases():
     yield case("fresh-noise", "dpmpp_2m_sde", "karras", hires_width=96, hires_height=80, seed=4)
     yield case("twice-per-step", "heun", hires_width=80, hires_height=80, seed=5, upscaler="latent-nearest")
     yield case("eta", "ddim", hires_width=96, hires_height=96, eta=0.5, seed=6, strength=1.0)
-    yield case("pixels", "ddim", hires_width=96, hires_height=96, upscaler="pixel-lanczos", seed=7)
+    # A decoded pixel that lies between two levels goes to the one or the other, and is encoded so.
+    yield case("pixels", "ddim", hires_width=96, hires_height=96, upscaler="pixel-lanczos", seed=7, tolerance=3e-4)
 
 
 def enlarged(pipe, latent, asked):

@@ -49,7 +49,7 @@ fn what_is_printed_reads_back() {
     let text = r#"
         models = [{ id = "a", path = "x/y" }, { id = "b/c:1", path = "quo\"ted", preview_decoder = "p", first_stage = "f/g", loras = ["l", "m.safetensors"], merge = ["n", "o=0.5"], embeddings = ["e"], lazy = true }]
         server = { listen = "[::1]:9", body_limit_mb = 1, pixel_limit = 4096, cors_origins = ["*", "https://a.example"], shutdown_grace_seconds = 0, admin_token = "sixteen-letters-or-more", keys_file = "k.toml", allow_anonymous = true, open_metrics = true, anonymous_rate = 6, anonymous_burst = 7, tls_cert = "c.pem", tls_key = "k.pem", max_connections = 8, header_limit_kb = 9, header_timeout_seconds = 11, idle_timeout_seconds = 12, body_timeout_seconds = 13, write_timeout_seconds = 14 }
-        engine = { queue = 2, running = 3, row_cap = 4, prompt_cache = 5, per_tenant = 1, picture_memory_mb = 6, model_memory_mb = 7, mode = "batch_invariant" }
+        engine = { queue = 2, running = 3, row_cap = 4, prompt_cache = 5, per_tenant = 1, picture_memory_mb = 6, model_memory_mb = 7, rehearsal_seconds = 8, mode = "batch_invariant" }
         jobs = { state_dir = "state", kept_hours = 2, memory_mb = 3, disk_mb = 4 }
         webhooks = { allow = ["https://a.example", "*.b.example:8443"], allow_private = true, secret_file = "secret" }
         device = { device = "cuda:1", devices = ["cpu", "cuda:0"], dtype = "bf16", threads = 6 }
