@@ -179,8 +179,8 @@ async fn pages_show_the_states_that_are_asked_for() {
         page["jobs"].as_array().unwrap().iter().map(|job| job["id"].clone()).collect::<Vec<_>>()
     };
     let (good, stopped) = (good.json()["id"].clone(), stopped.json()["id"].clone());
-    assert_eq!(ids("succeeded").await, [good.clone()]);
-    assert_eq!(ids("canceled,failed").await, [stopped.clone()]);
+    assert_eq!(ids("succeeded").await, std::slice::from_ref(&good));
+    assert_eq!(ids("canceled,failed").await, std::slice::from_ref(&stopped));
     assert_eq!(ids("succeeded,canceled").await, [stopped, good]);
     assert_eq!(ids("queued").await.len() + ids("running").await.len() + ids("expired").await.len(), 0);
 }
