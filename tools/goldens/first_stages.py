@@ -38,6 +38,7 @@ CASES = {
     "vq-f4": dict(ch_mult=[1, 2, 4], num_res_blocks=1, z_channels=3, n_embed=64, size=(32, 48)),
     "vq-f4-noattn": dict(ch_mult=[1, 2, 4], num_res_blocks=1, z_channels=3, n_embed=64, attn_type="none", size=(48, 32)),
     "vq-f8": dict(ch_mult=[1, 2, 2, 4], num_res_blocks=2, z_channels=4, n_embed=96, attn_resolutions=[32], size=(64, 48)),
+    "vq-f16": dict(ch_mult=[1, 1, 2, 2, 4], num_res_blocks=1, z_channels=8, n_embed=96, attn_resolutions=[16], size=(64, 48)),
 }
 
 

@@ -31,7 +31,7 @@ pub(crate) fn refuse(draft: &Draft, model: &Model, bad: &mut Violations) {
         ("boxes", strange(draft.boxes.is_some(), Task::Layout), "boxes", "; use layout"),
         ("semantic_map", strange(draft.semantic.is_some(), Task::Semantic), "a map", "; use semantic"),
         ("hires", strange(draft.hires.is_some(), Task::Txt2Img), "a second pass", "; use txt2img"),
-        ("neighbours", strange(draft.neighbors.is_some(), Task::Rdm), "embeddings", "; use rdm"),
+        ("neighbours", strange(draft.neighbors.is_some(), Task::Rdm), "embeddings", "; use retrieval"),
     ];
     for (field, is_strange, value, hint) in strangers {
         if is_strange {

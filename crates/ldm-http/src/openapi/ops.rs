@@ -48,7 +48,7 @@ pub(super) fn describe(document: &mut Document) {
         op.open().answers::<Ready>(200, "They are.").errors(&[503]).done();
     }
     let op = Op::get(document, OPERATIONS, "/metrics", "What is counted and measured");
-    op.answer(200, plain("text/plain", "Prometheus' text format.")).done();
+    op.answer(200, plain("text/plain", "Prometheus' text format.")).errors(&[401, 403]).done();
     let op = Op::get(document, OPERATIONS, "/openapi.json", "This document");
     let any = ContentBuilder::new().schema(Some(utoipa::openapi::schema::Object::new())).build();
     op.answer(200, ResponseBuilder::new().description("OpenAPI 3.1.").content("application/json", any).build()).done();

@@ -19,7 +19,7 @@ use crate::goldens::{LAYOUTS, directory, scratch};
 const TOLERANCE: f64 = 1e-5;
 
 const KL: [&str; 4] = ["kl-f4", "kl-f8", "kl-f16", "kl-f32"];
-const VQ: [&str; 3] = ["vq-f4", "vq-f4-noattn", "vq-f8"];
+const VQ: [&str; 4] = ["vq-f4", "vq-f4-noattn", "vq-f8", "vq-f16"];
 
 /// Who wrote a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]

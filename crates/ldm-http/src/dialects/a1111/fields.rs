@@ -111,18 +111,18 @@ pub(super) struct Fields {
     pub(super) mask: Option<String>,
     /// 0 and 3 stretch, 1 crops, 2 fills.
     pub(super) resize_mode: i64,
-    /// Left alone.
+    /// Standard deviation of the mask's blur, pixels; in place of the two below.
     pub(super) mask_blur: Option<f64>,
-    /// Left alone.
+    /// Across.
     pub(super) mask_blur_x: f64,
-    /// Left alone.
+    /// Down.
     pub(super) mask_blur_y: f64,
-    /// Left alone.
+    /// What lies under the mask: 0 colours from around it, 1 the picture, 2 noise, 3 nothing.
     pub(super) inpainting_fill: i64,
-    /// Left alone.
+    /// Whether only the masked area is drawn, at the request's size.
     #[schema(value_type = bool)]
     pub(super) inpaint_full_res: Value,
-    /// Left alone.
+    /// Pixels around that area.
     pub(super) inpaint_full_res_padding: i64,
     /// Whether black is painted instead.
     #[schema(value_type = i64)]

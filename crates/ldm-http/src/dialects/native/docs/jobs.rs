@@ -52,6 +52,7 @@ pub(super) fn describe(document: &mut Document, any: RefOr<Schema>) {
     op.note("Events have an `id`; with `last-event-id` the stream goes on behind that one. Going away stops nothing.")
         .header::<String>("last-event-id", "The id of the last event that was seen.")
         .answer(200, events)
+        .answer(204, ResponseBuilder::new().description("It has ended, and that was seen: there is nothing more to come.").build())
         .errors(&LOOKING)
         .done();
     let op = Op::get(document, JOBS, "/v1/jobs/{job}/images/{image}", "A picture of a job that succeeded").part("job", named);
@@ -64,7 +65,7 @@ pub(super) fn describe(document: &mut Document, any: RefOr<Schema>) {
         .header::<String>("if-none-match", "An `etag`: 304 when the file is still that one.")
         .answer(200, picture)
         .answer(304, ResponseBuilder::new().description("It is the file that the client has.").build())
-        .errors(&[400, 401, 403, 404, 406, 409, 410, 429, 503])
+        .errors(&[400, 401, 403, 404, 406, 409, 410, 429, 500, 503])
         .done();
 }
 
