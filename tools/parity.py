@@ -2,6 +2,8 @@
 
     python tools/parity.py            # needs the Rust toolchain and libtorch (`make libtorch`), no Python packages
 """
+import json
+import os
 import pathlib
 import re
 import subprocess
@@ -39,9 +41,20 @@ def named(what):
     return words[0].split(".")[0] if words else what
 
 
-def measured(crate, module):
-    command = ["cargo", "test", "-p", crate, "--test", "it", "--", f"{module}::", "--nocapture", "--test-threads", "1"]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def built():
+    """The test programs that `make test` runs, by crate."""
+    command = ["cargo", "test", "--workspace", "--test", "it", "--no-run", "--message-format", "json"]
+    output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    told = [json.loads(line) for line in output.stdout.splitlines() if line.startswith("{")]
+    told = [one for one in told if one.get("executable") and one["target"]["name"] == "it"]
+    return {pathlib.Path(one["manifest_path"]).parent.name: one["executable"] for one in told}
+
+
+def measured(program, crate, module):
+    command = [program, f"{module}::", "--nocapture", "--test-threads", "1"]
+    libraries = os.pathsep.join([str(ROOT / "libtorch/lib"), os.environ.get("LD_LIBRARY_PATH", "")]).rstrip(os.pathsep)
+    environment = os.environ | {"LD_LIBRARY_PATH": libraries}
+    output = subprocess.run(command, cwd=ROOT / "crates" / crate, env=environment, capture_output=True, text=True)
     if output.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{output.stdout[-3000:]}\n{output.stderr[-3000:]}")
     cases, test = {}, ""
@@ -60,9 +73,9 @@ def measured(crate, module):
 
 
 def main():
-    lines = []
+    lines, programs = [], built()
     for crate, module, title, reference, compared in GROUPS:
-        cases = measured(crate, module)
+        cases = measured(programs[crate], crate, module)
         if not cases:
             raise SystemExit(f"{crate} {module}: no test printed a difference")
         lines += [f"### {title}", "", f"Reference: {reference}. Compared: {compared}. Test: `{crate}`, `{module}`.", "",

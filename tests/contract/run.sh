@@ -20,7 +20,13 @@ for _ in $(seq 100); do [ -s "$home/url" ] && break; sleep 0.1; done
 url="$(head -1 "$home/url")"
 [ -n "$url" ] || { cat "$home/server.log" >&2; exit 1; }
 run() {
-  "$home/venv/bin/schemathesis" run "$url/openapi.json" --seed 1 --suppress-health-check all "$@"
+  local seed log="$home/run.log"
+  for seed in 1 2; do
+    "$home/venv/bin/schemathesis" run "$url/openapi.json" --seed "$seed" --suppress-health-check all "$@" 2>&1 | tee "$log" && return
+    # Hypothesis' own shrinker may stumble (an IndexError in `try_trivial_spans`): that says nothing of the server.
+    if grep -q '^Failures:' "$log" || ! grep -q 'hypothesis/internal/conjecture' "$log"; then return 1; fi
+  done
+  return 1
 }
 # Whatever is sent, answers are as described, and nothing breaks.
 run --max-time 100 --max-examples 15 --phases examples,coverage,fuzzing --mode all \

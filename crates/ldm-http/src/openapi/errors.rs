@@ -24,7 +24,11 @@ const ALL: [(u16, &str, &str); 15] = [
     ),
     (406, "NotAcceptable", "`not_acceptable`: the header `accept` names no form of an answer"),
     (408, "TooSlow", "`body_too_slow`: the body did not come in time"),
-    (409, "Conflict", "`conflict`: the name or key is taken by a job that was asked for something else; `not_finished`: the picture is not there yet"),
+    (
+        409,
+        "Conflict",
+        "`conflict`: the name or key is taken by a job that was asked for something else; `not_finished`: the picture is not there yet",
+    ),
     (410, "Gone", "`gone`: there was such a job, and it is not kept any more"),
     (413, "TooLarge", "`body_too_large`, `picture_too_large`"),
     (415, "UnsupportedMediaType", "`unsupported_media_type`: the header `content-type` names none that is read"),

@@ -14,7 +14,7 @@ pub(super) struct Settings {
     #[serde(flatten)]
     tuning: Tuning,
     #[serde(flatten)]
-    masking: Option<Masking>,
+    masking: Masking,
     #[serde(skip_serializing_if = "Option::is_none")]
     hires: Option<Hires>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,16 +50,21 @@ struct Tuning {
     eta_seed_delta: Option<i64>,
 }
 
-/// How a mask was taken.
-#[derive(Serialize, ToSchema)]
+/// How a mask was taken; nothing where there is none.
+#[derive(Default, Serialize, ToSchema)]
 struct Masking {
-    mask_blur: Blur,
-    invert_mask: bool,
-    only_masked: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask_blur: Option<Blur>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invert_mask: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    only_masked: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     padding: Option<u32>,
-    fill: &'static str,
-    composite: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fill: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    composite: Option<bool>,
 }
 
 /// The same in both directions, or across and down.
@@ -103,7 +108,7 @@ impl Settings {
             rounding: request.rounding.name(),
             prompting: Some(request.prompting).filter(|how| *how != Prompting::default()).map(Prompting::name),
             tuning: request.tuning.into(),
-            masking: None,
+            masking: Masking::default(),
             hires: request.hires().map(Into::into),
             scale: None,
             noise_level: None,
@@ -111,7 +116,7 @@ impl Settings {
             boxes: None,
         };
         match &request.work {
-            Work::Inpaint(work) => settings.masking = Some(work.masking.into()),
+            Work::Inpaint(work) => settings.masking = work.masking.into(),
             Work::SuperResolution(work) => {
                 (settings.scale, settings.noise_level) = (Some(work.scale), work.noise_level);
             }
@@ -143,8 +148,14 @@ impl From<ldm_core::Tuning> for Tuning {
 impl From<task::Masking> for Masking {
     fn from(task::Masking { blur, invert, only_masked, fill, composite }: task::Masking) -> Self {
         let mask_blur = if blur[0] == blur[1] { Blur::Alike(blur[0]) } else { Blur::Apart(blur) };
-        let (only, padding) = (only_masked.is_some(), only_masked);
-        Self { mask_blur, invert_mask: invert, only_masked: only, padding, fill: fill.name(), composite }
+        Self {
+            mask_blur: Some(mask_blur),
+            invert_mask: Some(invert),
+            only_masked: Some(only_masked.is_some()),
+            padding: only_masked,
+            fill: Some(fill.name()),
+            composite: Some(composite),
+        }
     }
 }
 

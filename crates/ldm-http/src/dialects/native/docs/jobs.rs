@@ -8,7 +8,7 @@ use utoipa::openapi::{RefOr, Response, ResponseBuilder};
 
 use super::super::jobs::wire::{Job, Jobs};
 use super::binary;
-use crate::openapi::{Document, JOBS, Op, header, text};
+use crate::openapi::{Document, JOBS, Op, header};
 
 /// How handing one in may fail.
 const HANDING: [u16; 11] = [400, 401, 403, 404, 408, 409, 413, 415, 422, 429, 503];
@@ -47,12 +47,15 @@ pub(super) fn describe(document: &mut Document, any: RefOr<Schema>) {
     let op = op.note("It ends at its next step at the latest; one that has ended stays as it is.");
     op.answers::<Job>(200, "The job.").errors(&LOOKING).done();
     let op = Op::get(document, JOBS, "/v1/jobs/{job}/events", "What happens to a job").part("job", named);
-    let events = ContentBuilder::new().schema(Some(text())).example(Some(EVENTS.into())).build();
+    let events = ContentBuilder::new().example(Some(EVENTS.into())).build();
     let events = ResponseBuilder::new().description("Until its end.").content("text/event-stream", events).build();
     op.note("Events have an `id`; with `last-event-id` the stream goes on behind that one. Going away stops nothing.")
         .header::<String>("last-event-id", "The id of the last event that was seen.")
         .answer(200, events)
-        .answer(204, ResponseBuilder::new().description("It has ended, and that was seen: there is nothing more to come.").build())
+        .answer(
+            204,
+            ResponseBuilder::new().description("It has ended, and that was seen: there is nothing more to come.").build(),
+        )
         .errors(&LOOKING)
         .done();
     let op = Op::get(document, JOBS, "/v1/jobs/{job}/images/{image}", "A picture of a job that succeeded").part("job", named);
