@@ -172,10 +172,10 @@ fn files() -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_idle_connections_stop_nobody() {
+async fn two_thousand_idle_connections_stop_nobody() {
     let server = Server::with(ConnectionLimits { connections: 200, ..long() }).await;
     // Both ends are this process's, and other tests need some, too.
-    let count = (files().saturating_sub(200) / 2).min(1000);
+    let count = (files().saturating_sub(200) / 2).min(2000);
     let mut idle = Vec::new();
     for _ in 0..count {
         idle.push(server.connect().await);
