@@ -69,6 +69,33 @@ mod tests {
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 
+    /// What a receiver does, as the specification and docs/operations.md say: nothing older than five minutes, and the signature again.
+    fn is_genuine(secrets: &Secrets, [id, timestamp, signature]: [&str; 3], body: &[u8], now: u64) -> bool {
+        let Ok(sent) = timestamp.parse::<u64>() else { return false };
+        let signed = secrets.sign(id, sent, body);
+        now.abs_diff(sent) <= 300 && signature.split(' ').any(|one| signed.split(' ').any(|other| one == other))
+    }
+
+    #[test]
+    fn forged_and_replayed_calls_are_told_from_genuine_ones() {
+        let own = Secrets::read("abcdefghijklmnopqrstuvwx\nanother-secret-of-30-letters-x").unwrap();
+        let (body, sent) = (br#"{"state":"succeeded"}"#, 1_700_000_000);
+        let signature = own.sign("msg_1", sent, body);
+        let genuine = ["msg_1", "1700000000", signature.as_str()];
+        assert!(is_genuine(&own, genuine, body, sent + 10));
+        let newest = Secrets::read("abcdefghijklmnopqrstuvwx").unwrap();
+        assert!(is_genuine(&newest, genuine, body, sent), "one of two secrets is known");
+        // Replayed later, and replayed with a time of its own.
+        assert!(!is_genuine(&own, genuine, body, sent + 301));
+        assert!(!is_genuine(&own, ["msg_1", "1700000301", &signature], body, sent + 301));
+        // Forged: another body, another message, another's secret, no signature.
+        assert!(!is_genuine(&own, genuine, br#"{"state":"failed"}"#, sent));
+        assert!(!is_genuine(&own, ["msg_2", "1700000000", &signature], body, sent));
+        let strange = Secrets::read("a-secret-that-is-not-ours-at-all").unwrap().sign("msg_1", sent, body);
+        assert!(!is_genuine(&own, ["msg_1", "1700000000", &strange], body, sent));
+        assert!(!is_genuine(&own, ["msg_1", "1700000000", ""], body, sent));
+    }
+
     #[test]
     fn each_line_signs_and_a_bad_one_is_named_not_repeated() {
         let both = Secrets::read("# newest\nabcdefghijklmnopqrstuvwx\n\n  whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
